@@ -1,0 +1,72 @@
+"""Adam, Algorithm 1 of Kingma and Ba (arXiv 1412.6980), written out."""
+
+import math
+
+import tensorflow as tf
+
+
+def init_moments(params):
+    """Zeros shaped like `params`: where the moments m and v start."""
+    return tf.nest.map_structure(
+        lambda p: tf.Variable(tf.zeros_like(p), name=p.name.split(":")[0]), params
+    )
+
+
+def update(grad, m, v, t, learning_rate, beta1, beta2, epsilon):
+    """One step for one tensor -> (what to subtract from it, new m, new v).
+
+    `t` (a float, 1 at the first step) counts this step. Epsilon stands outside the
+    bias-corrected root, as in Algorithm 1.
+    """
+    m = beta1 * m + (1 - beta1) * grad
+    v = beta2 * v + (1 - beta2) * grad * grad
+    m_hat = m / bias_correction(beta1, t)
+    v_hat = v / bias_correction(beta2, t)
+    return learning_rate * m_hat / (tf.sqrt(v_hat) + epsilon), m, v
+
+
+def bias_correction(beta: float, t):
+    """1 - beta^t, by expm1: the plain form loses four float32 digits at small t."""
+    return -tf.math.expm1(t * math.log(beta)) if beta else tf.ones_like(t)
+
+
+def squared_norms(grads):
+    """The sum of squares of each gradient, [V]; inf or nan exactly where one is."""
+    return tf.stack([tf.reduce_sum(g * g) for g in grads])
+
+
+def clip(grads, norm, clip_norm: float):
+    """Scale all gradients by min(1, clip_norm / norm), so that they keep direction.
+
+    Pascanu et al. (arXiv 1211.5063), algorithm 1.
+    """
+    scale = clip_norm / tf.maximum(norm, clip_norm)
+    return [g * scale for g in grads]
+
+
+def learning_rate_at(step, learning_rate: float, schedule: str, total_steps: int):
+    """The rate for `step` (from 0): constant, or half a cosine down to 0.
+
+    Cosine: Loshchilov and Hutter (arXiv 1608.03983), equation (5), without restarts.
+    """
+    if schedule == "constant":
+        return tf.constant(learning_rate)
+    done = tf.minimum(tf.cast(step, tf.float32) / total_steps, 1.0)
+    return learning_rate * 0.5 * (1 + tf.cos(math.pi * done))
+
+
+def apply(params, grads, m, v, step, learning_rate, beta1, beta2, epsilon):
+    """Assign one update to every variable, and count the step.
+
+    `params`, `m`, `v` are equal structures of variables, `grads` a flat list in their
+    order, `step` the int32 variable of steps taken so far.
+    """
+    flat = tf.nest.flatten
+    for p, g, m_p, v_p in zip(flat(params), grads, flat(m), flat(v), strict=True):
+        t = tf.cast(step + 1, g.dtype)
+        rate = tf.cast(learning_rate, g.dtype)
+        delta, m_new, v_new = update(g, m_p, v_p, t, rate, beta1, beta2, epsilon)
+        p.assign_sub(delta)
+        m_p.assign(m_new)
+        v_p.assign(v_new)
+    step.assign_add(1)

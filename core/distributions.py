@@ -1,0 +1,42 @@
+"""Closed forms, elementwise: no sum is taken here, so no axis is ever guessed.
+
+Logits and log variances end to end: never a probability where a logit exists.
+"""
+
+import tensorflow as tf
+
+
+def gaussian_sample(mean, log_var, noise):
+    """mean + exp(log_var / 2) * noise, with noise ~ N(0, 1); shapes broadcast.
+
+    The reparameterization of Kingma and Welling (arXiv 1312.6114), section 2.4.
+    """
+    return mean + tf.exp(0.5 * log_var) * noise
+
+
+def gaussian_kl(mean, log_var, prior_mean, prior_log_var):
+    """KL(N(mean, exp log_var) || N(prior_mean, exp prior_log_var)) in nats, >= 0.
+
+    Of each dimension by itself. For a standard normal prior it is equation (10) of
+    Kingma and Welling: (mean^2 + exp(log_var) - 1 - log_var) / 2.
+    """
+    difference = mean - prior_mean
+    log_ratio = log_var - prior_log_var
+    scaled = difference * difference * tf.exp(-prior_log_var)
+    return 0.5 * (scaled + tf.math.expm1(log_ratio) - log_ratio)
+
+
+@tf.custom_gradient
+def bernoulli_log_prob(x, logits):
+    """log Bernoulli(x | sigmoid(logits)) in nats, of each pixel; x broadcasts.
+
+    It is l x - max(l, 0) - log(1 + exp(-|l|)), finite and exact at any logit l.
+    The gradient is the closed form, x - sigmoid(l), because automatic differentiation
+    of max and |.| is wrong at l = 0 (and slower everywhere). x is data: it gets none.
+    """
+
+    def gradient(upstream):
+        return None, upstream * (x - tf.sigmoid(logits))
+
+    log_normalizer = tf.nn.relu(logits) + tf.math.log1p(tf.exp(-tf.abs(logits)))
+    return logits * x - log_normalizer, gradient

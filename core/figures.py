@@ -1,0 +1,143 @@
+"""NumPy arrays -> PNG files. No TensorFlow here, and no window is ever opened."""
+
+import os
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Ten colors that the color-blind can tell apart: Petroff (arXiv 2107.02270).
+PALETTE = (
+    *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
+    *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
+)
+MANIFOLD_SIDE = 20
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write the PNG, whole or not at all."""
+    FigureCanvasAgg(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, format="png", dpi=120, bbox_inches="tight")
+    os.replace(partial, path)
+
+
+def tile(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
+    """Images [N, H, W] in [0, 1] side by side, row by row, as one [., .] image."""
+    rows = -(-len(images) // columns)
+    height, width = np.array(images.shape[1:]) + gap
+    sheet = np.ones([rows * height - gap, columns * width - gap])
+    for i, image in enumerate(images):
+        top, left = i // columns * height, i % columns * width
+        sheet[top : top + height - gap, left : left + width - gap] = 1 - image
+    return sheet
+
+
+def images(path: Path, digits: np.ndarray, columns: int, title: str, rows=()) -> None:
+    """Images [N, 28, 28] in [0, 1], dark on light; `rows` names the rows."""
+    sheet = tile(digits, columns)
+    figure = Figure(figsize=(sheet.shape[1] / 42, sheet.shape[0] / 42 + 0.4))
+    axes = figure.subplots()
+    axes.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_title(title)
+    axes.set_xticks([])
+    axes.set_yticks([30 * i + 14 for i in range(len(rows))], rows)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    _save(figure, path)
+
+
+def manifold_grid(side: int = MANIFOLD_SIDE) -> np.ndarray:
+    """Points z [side^2, 2] at the Gaussian quantiles, in the order of a picture.
+
+    Left to right z_1 rises, top to bottom z_2 falls: cells of equal probability.
+    """
+    quantiles = [NormalDist().inv_cdf((i + 0.5) / side) for i in range(side)]
+    return np.array([(x, y) for y in reversed(quantiles) for x in quantiles])
+
+
+def manifold(path: Path, digits: np.ndarray) -> None:
+    """The decoded `manifold_grid`, pixel means [side^2, 28, 28]."""
+    side = round(len(digits) ** 0.5)
+    sheet = tile(digits, side, gap=0)
+    figure = Figure(figsize=(9, 9))
+    axes = figure.subplots()
+    axes.imshow(sheet, cmap="gray", vmin=0, vmax=1)
+    axes.set_title("Pixel means over the 2-D latent space, at the prior's quantiles")
+    ticks = range(0, side, max(1, side // 6))
+    at = [28 * i + 14 for i in ticks]
+    quantiles = [NormalDist().inv_cdf((i + 0.5) / side) for i in ticks]
+    axes.set_xticks(at, [f"{q:.1f}" for q in quantiles])
+    axes.set_yticks([28 * side - y for y in at], [f"{q:.1f}" for q in quantiles])
+    axes.set_xlabel("$z_1$")
+    axes.set_ylabel("$z_2$")
+    _save(figure, path)
+
+
+def principal_components(z_mean: np.ndarray) -> tuple[np.ndarray, float]:
+    """([N, 2] along the two directions of most variance, their share of it)."""
+    centered = z_mean - z_mean.mean(axis=0)
+    _, scales, directions = np.linalg.svd(centered, full_matrices=False)
+    share = np.sum(scales[:2] ** 2) / max(np.sum(scales**2), 1e-12)
+    return centered @ directions[:2].T, float(share)
+
+
+def latent_space(path: Path, z_mean: np.ndarray, labels: np.ndarray) -> None:
+    """The posterior means [N, D] of N images, colored by their labels [N]."""
+    names, points = ("$z_1$", "$z_2$"), z_mean
+    title = f"Posterior means of {len(z_mean):,} test images"
+    if z_mean.shape[1] == 1:
+        points = np.column_stack([z_mean[:, 0], labels])
+        names = ("$z_1$", "label")
+    elif z_mean.shape[1] > 2:
+        points, share = principal_components(z_mean)
+        names = ("first principal component", "second principal component")
+        title += (
+            f"\ntwo principal components of {z_mean.shape[1]} dimensions, "
+            f"{share:.0%} of the variance"
+        )
+    figure = Figure(figsize=(8, 7.2))
+    axes = figure.subplots()
+    size = float(np.clip(30_000 / len(points), 2, 30))
+    classes = np.unique(labels)
+    if len(classes) <= len(PALETTE):
+        for i, label in enumerate(classes):
+            chosen = points[labels == label]
+            axes.scatter(*chosen.T, s=size, color=PALETTE[i], lw=0, label=str(label))
+            axes.annotate(
+                str(label),
+                np.median(chosen, axis=0),
+                *(None, "data"),
+                **dict(fontsize=13, weight="bold", ha="center", va="center"),
+                bbox=dict(boxstyle="circle,pad=0.2", fc="white", ec=PALETTE[i], lw=2),
+            )
+        axes.legend(title="label", markerscale=20 / size**0.5 / 2, loc="upper right")
+    else:
+        dots = axes.scatter(*points.T, s=size, c=labels, cmap="viridis", lw=0)
+        figure.colorbar(dots, label="label")
+    axes.set_title(title)
+    axes.set_xlabel(names[0])
+    axes.set_ylabel(names[1])
+    axes.grid(alpha=0.25)
+    _save(figure, path)
+
+
+def learning_curves(path: Path, records: list[dict], unit: str) -> None:
+    """Loss, rate and distortion of training and validation against the epoch."""
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 3), ("loss", "distortion", "rate")):
+        for color, kind in zip(PALETTE, ("train", "validation")):
+            if f"{kind}_{name}" in records[0]:
+                epochs = [record["epoch"] for record in records]
+                values = [record[f"{kind}_{name}"] for record in records]
+                style = "o-" if len(records) < 60 else "-"
+                axes.plot(epochs, values, style, color=color, ms=3, label=kind)
+        axes.set_title(name)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(unit)
+        axes.grid(alpha=0.25)
+        axes.legend()
+    _save(figure, path)

@@ -1,0 +1,273 @@
+"""IDX files -> `Digits`: parsed strictly; downloaded, verified and cached if missing.
+
+The format: a big-endian header (type and number of axes, then each axis' length),
+followed by the bytes.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import http.client
+import math
+import os
+import tempfile
+import threading
+import time
+import urllib.request
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tqdm
+
+SIDE = 28
+SPLITS = ("train", "t10k")
+IMAGES_MAGIC, LABELS_MAGIC = 0x803, 0x801  # uint8 with three axes, with one
+OPEN_SECONDS = 4  # to look up, connect and answer; the same for each silence after
+SLOWEST_RATE = 10_000  # bytes a second, over any download longer than OPEN_SECONDS
+MAX_DOWNLOAD = 64 * 2**20
+
+
+class Digits(NamedTuple):
+    images: np.ndarray  # uint8 [N, 28, 28]
+    labels: np.ndarray  # uint8 [N]
+
+
+class Source(NamedTuple):
+    """Where a data set is published, and the digests its files must have."""
+
+    mirrors: tuple[str, ...]
+    digests: dict[str, str]  # file name -> digest of the file
+    algorithm: str
+    of_content: bool  # digests are of the uncompressed bytes (a .gz can be repacked)
+
+
+SOURCES = {
+    "mnist": Source(
+        (
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        ),
+        {
+            "train-images-idx3-ubyte.gz": (
+                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+            ),
+            "train-labels-idx1-ubyte.gz": (
+                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
+            ),
+            "t10k-images-idx3-ubyte.gz": (
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
+            ),
+            "t10k-labels-idx1-ubyte.gz": (
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
+            ),
+        },
+        "sha256",
+        of_content=True,
+    ),
+    "fashion_mnist": Source(
+        ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+        {
+            "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+            "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+            "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+        },
+        "md5",
+        of_content=False,
+    ),
+}
+
+
+def load(folder) -> tuple[Digits, Digits]:
+    """The training and test sets in a folder's four IDX files.
+
+    Files may be plain or .gz, and named with a dot (`train-images.idx3-ubyte`).
+
+    Raises:
+      ValueError: a file is missing, damaged, mislabeled, or does not fit the others.
+    """
+    return tuple(_load_split(Path(folder), name) for name in SPLITS)
+
+
+def checksum(*sets: Digits) -> str:
+    """SHA-256 over images and labels, the identity of what a run was trained on."""
+    digest = hashlib.sha256()
+    for digits in sets:
+        digest.update(np.ascontiguousarray(digits.images))
+        digest.update(np.ascontiguousarray(digits.labels))
+    return digest.hexdigest()
+
+
+def _load_split(folder: Path, name: str) -> Digits:
+    images_path = _find(folder, f"{name}-images", "idx3-ubyte")
+    labels_path = _find(folder, f"{name}-labels", "idx1-ubyte")
+    images = _read_idx(images_path, IMAGES_MAGIC)
+    labels = _read_idx(labels_path, LABELS_MAGIC)
+    if images.shape[1:] != (SIDE, SIDE):
+        raise ValueError(
+            f"{images_path}: expected images of 28x28 pixels, "
+            f"got {images.shape[1]}x{images.shape[2]}"
+        )
+    if not len(images) or len(images) != len(labels):
+        raise ValueError(
+            f"{folder}: expected as many {name} images as labels, and at least one, "
+            f"got {len(images)} images and {len(labels)} labels"
+        )
+    return Digits(images, labels)
+
+
+def _find(folder: Path, stem: str, ending: str) -> Path:
+    names = [f"{stem}{dot}{ending}{gz}" for dot in "-." for gz in ("", ".gz")]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(
+        f"{folder}: expected a file {names[0]} (or .gz), got "
+        f"{'none' if folder.is_dir() else 'no such folder'}; "
+        "--data_dir names a folder with the four IDX files"
+    )
+
+
+def _read_idx(path: Path, magic: int) -> np.ndarray:
+    """A uint8 array; reads no more than its header promises, and less than a bomb."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    axes = magic & 0xFF
+    try:
+        with opener(path, "rb") as file:
+            header = np.frombuffer(file.read(4 + 4 * axes), np.uint8)
+            if len(header) < 4 + 4 * axes:
+                raise ValueError(f"{path}: truncated inside its header")
+            found, *shape = (int(n) for n in header.view(">u4"))
+            if found != magic:
+                raise ValueError(
+                    f"{path}: expected an IDX file that starts with {magic:08x}, "
+                    f"got {found:08x}"
+                )
+            size = math.prod(shape)
+            if size > 100 * (path.stat().st_size + 2**20):
+                raise ValueError(
+                    f"{path}: its header promises {shape} bytes, more than the "
+                    "file can hold; it is damaged"
+                )
+            body = file.read(size + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from error
+    if len(body) != size:
+        raise ValueError(
+            f"{path}: expected {size} bytes after the header, got "
+            f"{'more' if len(body) > size else len(body)}; it is damaged"
+        )
+    return np.frombuffer(body, np.uint8).reshape(shape)
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $XDG_CACHE_HOME, or ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "pure-tensorflow-vae"
+
+
+def fetch(dataset: str, cache: Path, sources=SOURCES) -> Path:
+    """The folder with a data set's verified files, downloaded if they are not there.
+
+    Raises:
+      ValueError: no mirror gave the right bytes, or they could not be stored; what
+        was wrong with each, in one line.
+    """
+    source, folder = sources[dataset], cache / dataset
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in source.digests:
+            path = folder / name
+            if not (path.is_file() and _is_genuine(path.read_bytes(), name, source)):
+                _store(_from_mirrors(name, source), path)
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be used as a cache ({error})") from error
+    return folder
+
+
+def _is_genuine(content: bytes, name: str, source: Source) -> bool:
+    try:
+        content = gzip.decompress(content) if source.of_content else content
+    except (OSError, EOFError, zlib.error):
+        return False
+    return hashlib.new(source.algorithm, content).hexdigest() == source.digests[name]
+
+
+def _store(content: bytes, path: Path) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        try:
+            file.write(content)
+            file.close()
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def _from_mirrors(name: str, source: Source) -> bytes:
+    reasons = []
+    for mirror in source.mirrors:
+        try:
+            content = _download(mirror + name)
+            if _is_genuine(content, name, source):
+                return content
+            reason = f"the {source.algorithm} of what came is wrong"
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(getattr(error, "reason", None) or error)
+        reasons.append(f"{mirror}: {reason}")
+    raise ValueError(f"cannot download {name} ({'; '.join(reasons)})")
+
+
+class _StayOnHttps(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, request, file, code, message, headers, url):
+        if request.full_url.startswith("https:") and not url.startswith("https:"):
+            raise OSError(f"redirects to {url}, which is not https")
+        return super().redirect_request(request, file, code, message, headers, url)
+
+
+def _download(url: str) -> bytes:
+    """The body of a URL, with a progress bar; OSError if it stalls or has no end."""
+    opener = urllib.request.build_opener(_StayOnHttps)
+    response = _within(OPEN_SECONDS, lambda: opener.open(url, timeout=OPEN_SECONDS))
+    promised = int(response.headers.get("Content-Length") or 0)
+    body, start = bytearray(), time.monotonic()
+    with (
+        contextlib.closing(response),
+        tqdm.tqdm(
+            total=promised or None, unit="B", unit_scale=True, desc=url.split("/")[-1]
+        ) as bar,
+    ):
+        while chunk := response.read1(2**16):
+            body += chunk
+            bar.update(len(chunk))
+            seconds = time.monotonic() - start
+            if len(body) > MAX_DOWNLOAD:
+                raise OSError(f"sent more than {MAX_DOWNLOAD} bytes")
+            if seconds > OPEN_SECONDS and len(body) < SLOWEST_RATE * seconds:
+                raise OSError(f"sent {len(body)} bytes in {seconds:.0f} s, too slowly")
+    if promised and len(body) != promised:
+        raise OSError(f"sent {len(body)} bytes of {promised}")
+    return bytes(body)
+
+
+def _within(seconds: float, function):
+    """function(), or TimeoutError: a name look-up alone can hang for a minute."""
+    result = []
+
+    def run():
+        try:
+            result.append((function(), None))
+        except Exception as error:
+            result.append((None, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not result:
+        raise TimeoutError(f"no answer within {seconds} s")
+    value, error = result[0]
+    if error:
+        raise error
+    return value

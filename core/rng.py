@@ -1,0 +1,57 @@
+"""Randomness as a function of position: (seed, stream, index) -> a stateless key.
+
+No random state exists anywhere, so none has to be saved: a resumed run draws what the
+uninterrupted one would have drawn. The generator is Philox 4x32-10 (Salmon et al.,
+"Parallel random numbers: as easy as 1, 2, 3", 2011) on every device.
+"""
+
+import enum
+
+import tensorflow as tf
+
+MAX_SEED = 2**31 - 1
+MAX_INDEX = 2**28  # steps, epochs or matrices that one stream can number
+
+
+class Stream(enum.IntEnum):
+    """What a random number is for; two streams never share a key."""
+
+    INIT = 0  # index: the matrix
+    SHUFFLE = 1  # index: the epoch
+    BINARIZE = 2  # index: 0 for the static draw, epoch + 1 for a dynamic one
+    POSTERIOR = 3  # index: the step
+    EVALUATE = 4  # index: what is drawn, for which split
+    SAMPLE = 5  # index: the figure or the file
+    SYNTHETIC = 6  # index: which property of the built-in digits
+
+
+def key(seed, stream: Stream, index) -> tf.Tensor:
+    """The int32 [2] key of a triple; different triples have different keys.
+
+    `seed` is in [0, MAX_SEED], `index` (an integer or an int32 tensor) in
+    [0, MAX_INDEX).
+    """
+    return tf.stack([seed, int(stream) * MAX_INDEX + index])
+
+
+def normal(key, shape, dtype=tf.float32) -> tf.Tensor:
+    """Standard normal numbers."""
+    return tf.random.stateless_normal(shape, key, dtype=dtype, alg="philox")
+
+
+def uniform(key, shape, low=0.0, high=1.0, dtype=tf.float32) -> tf.Tensor:
+    """Uniform numbers in [low, high)."""
+    return tf.random.stateless_uniform(shape, key, low, high, dtype, alg="philox")
+
+
+def random_bytes(key, count: int) -> tf.Tensor:
+    """Uniform uint8 [count]: four from each 32-bit word of the generator."""
+    words = tf.random.stateless_uniform(
+        [-(-count // 4)], key, None, None, tf.uint32, alg="philox"
+    )
+    return tf.reshape(tf.bitcast(words, tf.uint8), [-1])[:count]
+
+
+def permutation(key, count: int) -> tf.Tensor:
+    """The integers 0 .. count-1 in random order, int32 [count]."""
+    return tf.random.experimental.stateless_shuffle(tf.range(count), key, alg="philox")

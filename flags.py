@@ -1,0 +1,168 @@
+"""Every flag, once: its default, its bounds, its help. Nothing else knows absl.flags."""
+
+import dataclasses
+import sys
+
+from absl import flags
+
+POSITIVE = {"lower_bound": 1}
+
+
+def _option(default, help, choices=None, of_run=False, **bounds):
+    """A field of `Config` and the flag that sets it.
+
+    `of_run` marks what shapes a run's model, data or randomness: a run keeps it.
+    """
+    metadata = dict(help=help, choices=choices, of_run=of_run, bounds=bounds)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The flags' values, in the order in which --help explains them."""
+
+    mode: str = _option(
+        "train",
+        "train (or go on), evaluate a trained run, or generate digits from it",
+        ["train", "evaluate", "generate"],
+    )
+    run_dir: str = _option("checkpoints/default", "folder that holds all of the run")
+    resume: str = _option(
+        "auto",
+        "go on from the run folder's checkpoint: if there is one (auto); never, "
+        "and refuse a folder that has one; always, and refuse one without (required)",
+        ["auto", "never", "required"],
+    )
+    epochs: int = _option(30, "epochs in total, resumed ones included", **POSITIVE)
+    seed: int = _option(
+        0, "of every random number", None, True, lower_bound=0, upper_bound=2**31 - 1
+    )
+
+    dataset: str = _option(
+        "auto",
+        "mnist and fashion_mnist are downloaded once; synthetic is built in; auto is "
+        "mnist where it can be had, else synthetic",
+        ["auto", "mnist", "fashion_mnist", "synthetic"],
+    )
+    data_dir: str = _option("", "folder with four IDX files, read instead of --dataset")
+    validation_size: int = _option(
+        5000, "training images held out, from the end", None, True, lower_bound=0
+    )
+    binarization: str = _option(
+        "dynamic",
+        "pixels are drawn anew at every visit (dynamic), drawn once (static), cut at "
+        "one half (threshold), or grey (none: the loss is then no likelihood)",
+        ["dynamic", "static", "threshold", "none"],
+        of_run=True,
+    )
+
+    hidden_sizes: tuple[int, ...] = _option(
+        (512, 256), "widths of the encoder; the decoder mirrors it", of_run=True
+    )
+    latent_dim: int = _option(2, "dimensions of z", None, True, **POSITIVE)
+    activation: str = _option(
+        "relu", "between layers", ["relu", "tanh", "gelu", "silu"], of_run=True
+    )
+
+    batch_size: int = _option(100, "images in a step", None, True, **POSITIVE)
+    learning_rate: float = _option(1e-3, "Adam's alpha")
+    learning_rate_schedule: str = _option(
+        "constant", "cosine falls to 0 over --epochs", ["constant", "cosine"]
+    )
+    beta1: float = _option(0.9, "decay of Adam's first moment, in [0, 1)")
+    beta2: float = _option(0.999, "decay of Adam's second moment, in [0, 1)")
+    epsilon: float = _option(1e-8, "Adam's epsilon, outside the root", lower_bound=0.0)
+    clip_norm: float = _option(
+        0.0, "bound on the norm of all gradients; 0 for none", lower_bound=0.0
+    )
+    jit: bool = _option(True, "compile with XLA; --nojit for plain graph mode")
+    eager: bool = _option(False, "run step by step, for a debugger (slow)")
+
+    checkpoint_every: int = _option(1, "epochs between checkpoints", **POSITIVE)
+    keep_checkpoints: int = _option(3, "newest checkpoints kept", **POSITIVE)
+    figures: bool = _option(True, "draw figures at the end; --nofigures for none")
+    num_images: int = _option(100, "digits that --mode=generate draws", **POSITIVE)
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+OF_RUN = [name for name, field in FIELDS.items() if field.metadata["of_run"]]
+
+
+def _define():
+    for name, field in FIELDS.items():
+        help, choices, bounds = (
+            field.metadata[key] for key in ("help", "choices", "bounds")
+        )
+        if choices:
+            flags.DEFINE_enum(name, field.default, choices, help)
+        elif field.type is bool:
+            flags.DEFINE_bool(name, field.default, help)
+        elif field.type is int:
+            flags.DEFINE_integer(name, field.default, help, **bounds)
+        elif field.type is float:
+            flags.DEFINE_float(name, field.default, help, **bounds)
+        elif field.type is str:
+            flags.DEFINE_string(name, field.default, help)
+        else:
+            flags.DEFINE_list(name, [str(n) for n in field.default], help)
+    _check(
+        "hidden_sizes",
+        lambda sizes: sizes and all(n.isdecimal() and int(n) > 0 for n in sizes),
+        "positive sizes joined by commas, such as 512,256",
+    )
+    _check("learning_rate", lambda x: 0 < x < float("inf"), "a positive number")
+    for name in ("beta1", "beta2"):
+        _check(name, lambda beta: 0 <= beta < 1, "a number in [0, 1)")
+    for name in ("epsilon", "clip_norm"):
+        _check(name, lambda x: 0 <= x < float("inf"), "a number that is not negative")
+    _check("run_dir", bool, "a folder's name")
+
+
+def _check(name, is_good, expected):
+    flags.register_validator(name, is_good, f"expected {expected}")
+
+
+_define()
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parse, or print one line and exit with 2; for `absl.app.run`'s flags_parser."""
+    for name in FIELDS:  # so that --help of the program lists them
+        flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS[name])
+    try:
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise flags.Error(f"unexpected {rest[1]!r}: every setting is a --flag=value")
+        if flags.FLAGS.eager and "jit" in given() and flags.FLAGS.jit:
+            raise flags.Error("--eager runs without XLA: leave out --jit")
+    except (flags.Error, UnicodeError) as error:
+        message = " ".join(str(error).split())
+        print(f"error: {message} (--help lists the flags)", file=sys.stderr)
+        sys.exit(2)
+    return rest
+
+
+def given() -> set[str]:
+    """The names of the flags that the user set."""
+    return {name for name in FIELDS if flags.FLAGS[name].present}
+
+
+def config() -> Config:
+    """The parsed flags."""
+    values = {name: flags.FLAGS[name].value for name in FIELDS}
+    values["hidden_sizes"] = tuple(int(n) for n in values["hidden_sizes"])
+    return Config(**values)
+
+
+def from_record(record: dict) -> Config:
+    """The `Config` that `dataclasses.asdict` made a record of, read back from JSON.
+
+    Raises:
+      ValueError: it is not such a record.
+    """
+    try:
+        values = {name: record[name] for name in FIELDS}
+        values["hidden_sizes"] = tuple(values["hidden_sizes"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not the flags of a run: {error} is wrong") from error
+    return Config(**values)
