@@ -21,6 +21,7 @@ class TrainState(NamedTuple):
     v: dict  # second moments
     step: tf.Variable  # int32 []: steps taken
     totals: tf.Variable  # float64 [4]
+    seconds: tf.Variable  # float64 []: training time of the current epoch
 
 
 def init_state(params) -> TrainState:
@@ -31,6 +32,7 @@ def init_state(params) -> TrainState:
         adam.init_moments(params),
         tf.Variable(0, name="step"),
         tf.Variable(tf.zeros([len(TOTALS)], tf.float64), name="totals"),
+        tf.Variable(0.0, dtype=tf.float64, name="seconds"),
     )
 
 
@@ -84,8 +86,9 @@ def make_train_block(state, train_step, to_float, jit: bool):
         squares = tf.zeros([len(tf.nest.flatten(state.params))])
         totals = tf.where(first == 0, tf.zeros_like(state.totals), state.totals)
         while taken < count and tf.reduce_all(tf.math.is_finite(values)):
-            x = to_float(tf.gather(pixels, order[first + taken]))
-            values, squares = train_step(state, x, noise[taken])
+            rows = tf.gather(order, first + taken)  # order[first + ...] would recompile
+            x = to_float(tf.gather(pixels, rows))
+            values, squares = train_step(state, x, tf.gather(noise, taken))
             totals += tf.cast(values, tf.float64)
             taken += 1
         state.totals.assign(totals)
