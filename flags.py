@@ -1,4 +1,4 @@
-"""Every flag, once: its default, its bounds, its help. Nothing else knows absl.flags."""
+"""Every flag, once: default, bounds, help. Nothing else knows absl.flags."""
 
 import dataclasses
 import sys
@@ -132,7 +132,9 @@ def parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
-            raise flags.Error(f"unexpected {rest[1]!r}: every setting is a --flag=value")
+            raise flags.Error(
+                f"unexpected {rest[1]!r}: every setting is a --flag=value"
+            )
         if flags.FLAGS.eager and "jit" in given() and flags.FLAGS.jit:
             raise flags.Error("--eager runs without XLA: leave out --jit")
     except (flags.Error, UnicodeError) as error:
@@ -154,15 +156,36 @@ def config() -> Config:
     return Config(**values)
 
 
-def from_record(record: dict) -> Config:
-    """The `Config` that `dataclasses.asdict` made a record of, read back from JSON.
+def settle(config: Config, given: set[str], recorded: dict) -> Config:
+    """The config to use in the folder of a run that was made with other flags.
+
+    Training states every flag, defaults included; the other modes take the run's own
+    for those that are not `given`. `recorded` is `dataclasses.asdict` of the run's.
 
     Raises:
-      ValueError: it is not such a record.
+      ValueError: a flag that shapes the run differs from the run's.
     """
     try:
-        values = {name: record[name] for name in FIELDS}
-        values["hidden_sizes"] = tuple(values["hidden_sizes"])
+        past = Config(**{name: recorded[name] for name in FIELDS})
+        past = dataclasses.replace(past, hidden_sizes=tuple(past.hidden_sizes))
     except (KeyError, TypeError) as error:
-        raise ValueError(f"not the flags of a run: {error} is wrong") from error
-    return Config(**values)
+        raise ValueError(
+            f"{config.run_dir}: its config.json lacks the flags of a run ({error!r}); "
+            "choose another --run_dir, or put the file back"
+        ) from error
+    kept = set(OF_RUN)
+    if config.mode != "train":
+        kept &= given - ({"seed"} if config.mode == "generate" else set())
+        stated = {name: getattr(config, name) for name in given | {"mode", "run_dir"}}
+        config = dataclasses.replace(past, **stated)
+    differing = [
+        f"--{name} (the run: {getattr(past, name)}, now: {getattr(config, name)})"
+        for name in OF_RUN
+        if name in kept and getattr(past, name) != getattr(config, name)
+    ]
+    if differing:
+        raise ValueError(
+            f"{config.run_dir} holds a run with other flags: {', '.join(differing)}; "
+            "choose another --run_dir, or give the run's values"
+        )
+    return config

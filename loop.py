@@ -1,6 +1,6 @@
 """Train a variational autoencoder, step by step: `python loop.py --epochs=30`.
 
-Read `run` first, then `train`. This is the only module that knows all the others.
+Read `run` first, then `train` and `blocks`. Only this module knows all the others.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +28,6 @@ if __name__ == "__main__":
 @contextlib.contextmanager
 def _stderr_off():
     """TensorFlow writes about missing GPUs while it is imported, whatever one asks."""
-    sys.stderr.flush()
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
@@ -61,7 +61,6 @@ with _stderr_off():
 
 BLOCK_IMAGES = 12_800  # in one compiled call: a second or less, then a stop is seen
 VALIDATION, TEST = 0, 1  # indices of the EVALUATE stream
-SAMPLES, PAIRS = 100, 10  # in the figures
 
 
 class Run(NamedTuple):
@@ -74,10 +73,11 @@ class Run(NamedTuple):
     validation_pixels: tf.Tensor  # uint8 [V, 784], binarized; V may be 0
     test_pixels: tf.Tensor  # uint8 [T, 784], binarized
     test_labels: np.ndarray  # [T]
-    to_float: callable  # uint8 pixels -> x
-    infer: callable  # (params, x, noise) -> Inference
-    generate: callable  # (params, z) -> logits
-    evaluate: callable  # (pixels, index) -> Evaluation
+    to_float: Callable  # uint8 pixels -> x
+    infer: Callable  # (params, x, noise) -> Inference
+    generate: Callable  # (params, z) -> logits
+    evaluate: Callable  # (pixels, index) -> Evaluation
+    learning_rate_at: Callable  # step -> learning rate
     state: step.TrainState
     manager: tf.train.CheckpointManager
 
@@ -87,7 +87,7 @@ class Run(NamedTuple):
 
 
 class Stop:
-    """Set by the first SIGINT or SIGTERM; the second ends the program at once."""
+    """The first SIGINT or SIGTERM is noted here; the second ends the program."""
 
     signal = 0
 
@@ -106,115 +106,99 @@ def main(argv) -> int:
     logging.set_verbosity(logging.ERROR)  # TensorFlow narrates its checkpoints
     try:
         return run(flags.config(), flags.given(), Stop())
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError, tf.errors.OpError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
 
 
 def run(config: flags.Config, given: set[str], stop: Stop) -> int:
-    """One program run, in the mode that the flags ask for; the exit code."""
+    """One run of the program, in the mode that the flags ask for; the exit code."""
     if config.eager:
         tf.config.run_functions_eagerly(True)
     job = prepare(config, given)
     if config.mode == "generate":
-        generate_digits(job, config.seed)
+        generate_digits(job)
         return 0
     if config.mode == "train":
         train(job, stop)
-    if not stop.signal:
-        report(job)
-    return 128 + stop.signal if stop.signal else 0
+    if stop.signal:
+        return 128 + stop.signal
+    report(job)
+    return 0
 
 
 # --- Setting up -----------------------------------------------------------------------
 
 
 def prepare(config: flags.Config, given: set[str]) -> Run:
-    """Load data, make or restore the model; every refusal comes before compiling."""
+    """Load the data, make or restore the model; refusals come before compiling."""
     folder = Path(config.run_dir)
     recorded = checkpoint.read_config(folder)
-    config = settle(config, given, recorded)
-    name, train_set, test_set = load_digits(config, recorded)
-    dataset = {"name": name, "sha256": mnist.checksum(train_set, test_set)}
-    if recorded and dataset["sha256"] != recorded["dataset"]["sha256"]:
-        raise ValueError(
-            f"{folder} holds a run on other data ({recorded['dataset']['name']}, not "
-            f"this {name}): use that data, or choose another --run_dir"
-        )
-    if config.validation_size + config.batch_size > len(train_set.images):
-        raise ValueError(
-            f"--validation_size={config.validation_size} and "
-            f"--batch_size={config.batch_size}: expected at least one batch beside the "
-            f"validation images, got {len(train_set.images)} images in all"
-        )
-    train_set, validation_set = batches.split(train_set, config.validation_size)
-    for split in ("train", "validation", "test"):
-        dataset[f"{split}_images"] = len(locals()[f"{split}_set"].images)
+    if recorded:
+        config = flags.settle(config, given, recorded["flags"])
+    dataset, train_set, validation_set, test_set = load_data(config, recorded)
+    to_float = partial(batches.to_float, binarization=config.binarization)
     held_out = partial(
         batches.held_out_pixels, binarization=config.binarization, seed=config.seed
     )
-    to_float = partial(batches.to_float, binarization=config.binarization)
-    params = vae.init(
-        config.seed,
-        config.hidden_sizes,
-        config.latent_dim,
-        batches.mean_pixel(train_set.images),
-    )
     activation = vae.ACTIVATIONS[config.activation]
     infer = partial(vae.infer, activation=activation)
-    state = step.init_state(params)
-    return Run(
+    mean_pixel = batches.mean_pixel(train_set.images)
+    state = step.init_state(
+        vae.init(config.seed, config.hidden_sizes, config.latent_dim, mean_pixel)
+    )
+    job = Run(
         config=config,
         folder=folder,
         dataset=dataset,
         train_images=batches.flatten(train_set.images),
-        validation_pixels=held_out(
-            batches.flatten(validation_set.images), index=VALIDATION
-        ),
-        test_pixels=held_out(batches.flatten(test_set.images), index=TEST),
+        validation_pixels=held_out(batches.flatten(validation_set.images), VALIDATION),
+        test_pixels=held_out(batches.flatten(test_set.images), TEST),
         test_labels=test_set.labels,
         to_float=to_float,
         infer=infer,
         generate=partial(vae.generate, activation=activation),
         evaluate=evaluate.make_evaluate(
-            infer, params, to_float, config.seed, config.latent_dim
+            *(infer, state.params, to_float, config.seed, config.latent_dim)
+        ),
+        learning_rate_at=partial(
+            adam.learning_rate_at,
+            learning_rate=config.learning_rate,
+            schedule=config.learning_rate_schedule,
+            total_steps=config.epochs * (len(train_set.images) // config.batch_size),
         ),
         state=state,
-        manager=restore_or_start(config, state, folder, dataset),
+        manager=checkpoint.make_manager(state, folder, config.keep_checkpoints),
     )
+    restore_or_start(job)
+    return job
 
 
-def settle(config: flags.Config, given: set[str], recorded) -> flags.Config:
-    """The config to use beside the one that made the run; refuse what differs.
-
-    Training states every flag, defaults included. The other modes take the run's own
-    flags for those that are not given.
-    """
-    if not recorded:
-        return config
-    past = flags.from_record(recorded["flags"])
-    kept = set(flags.OF_RUN)
-    if config.mode != "train":
-        kept &= given
-        if config.mode == "generate":
-            kept -= {"seed"}
-        given = given | {"mode", "run_dir"}
-        config = dataclasses.replace(past, **{n: getattr(config, n) for n in given})
-    differing = [
-        f"--{name} (the run: {getattr(past, name)}, now: {getattr(config, name)})"
-        for name in flags.OF_RUN
-        if name in kept and getattr(past, name) != getattr(config, name)
-    ]
-    if differing:
+def load_data(config: flags.Config, recorded):
+    """(what config.json records of it, training, validation and test set)."""
+    name, train_set, test_set = load_digits(config, recorded)
+    sha256 = mnist.checksum(train_set, test_set)
+    if recorded and sha256 != recorded["dataset"]["sha256"]:
         raise ValueError(
-            f"{config.run_dir} holds a run with other flags: {', '.join(differing)}; "
-            "choose another --run_dir, or give the run's values"
+            f"{config.run_dir} holds a run on other data "
+            f"({recorded['dataset']['name']}, not this {name}): use that data, or "
+            "choose another --run_dir"
         )
-    return config
+    images = len(train_set.images)
+    if config.validation_size + config.batch_size > images:
+        raise ValueError(
+            f"expected at most {images} images, the size of the training set, in "
+            f"--validation_size={config.validation_size} and one "
+            f"--batch_size={config.batch_size} together"
+        )
+    sets = *batches.split(train_set, config.validation_size), test_set
+    names = ("train_images", "validation_images", "test_images")
+    sizes = {key: len(digits.images) for key, digits in zip(names, sets, strict=True)}
+    return {"name": name, "sha256": sha256, **sizes}, *sets
 
 
 def load_digits(config: flags.Config, recorded):
-    """(name, training set, test set) of what --data_dir and --dataset ask for."""
+    """(name, training set, test set) of what --data_dir or --dataset asks for."""
     if config.data_dir:
         return Path(config.data_dir).resolve().name, *mnist.load(config.data_dir)
     dataset = config.dataset
@@ -235,246 +219,210 @@ def load_digits(config: flags.Config, recorded):
     return "synthetic", *synthetic.draw()
 
 
-def restore_or_start(config, state, folder: Path, dataset):
-    """The run folder's manager: state restored, or a new run's config written."""
-    manager = checkpoint.make_manager(state, folder, config.keep_checkpoints)
-    found = checkpoint.latest_step(manager)
-    if found is None:
-        if config.mode != "train" or config.resume == "required":
-            raise ValueError(
-                f"{folder}: expected a run to go on from, got no checkpoint; train one "
-                f"with python loop.py --run_dir={folder}"
-            )
-        if metrics.read(folder / "metrics.jsonl"):
-            raise ValueError(
-                f"{folder} holds the metrics of a run but none of its checkpoints: put "
-                "them back, or choose another --run_dir"
-            )
-    elif config.mode == "train" and config.resume == "never":
+def restore_or_start(job: Run) -> None:
+    """Restore the newest checkpoint, or write a new run's config.json."""
+    config, folder = job.config, job.folder
+    found = checkpoint.latest_step(job.manager)
+    training = config.mode == "train"
+    if found is None and (not training or config.resume == "required"):
         raise ValueError(
-            f"{folder} already holds a run, of {found} steps: choose another --run_dir "
-            "(--resume=never does not overwrite it)"
+            f"{folder}: expected a run to go on from, got no checkpoint; train one "
+            f"with python loop.py --run_dir={folder}"
         )
-    else:
-        checkpoint.restore(manager)
-    if config.mode == "train":
-        folder.mkdir(parents=True, exist_ok=True)
+    if found is None and metrics.read(folder / "metrics.jsonl"):
+        raise ValueError(
+            f"{folder} holds the metrics of a run but none of its checkpoints: put "
+            "them back, or choose another --run_dir"
+        )
+    if found is not None and training and config.resume == "never":
+        raise ValueError(
+            f"{folder} already holds a run, of {found} steps, and --resume=never does "
+            "not overwrite it: choose another --run_dir"
+        )
+    if found is not None:
+        checkpoint.restore(job.manager)
+    if training:
         versions = {
             "python": platform.python_version(),
             "tensorflow": tf.__version__,
             "numpy": np.__version__,
         }
-        record = dict(
-            flags=dataclasses.asdict(config), versions=versions, dataset=dataset
+        checkpoint.write_config(
+            folder,
+            {
+                "flags": dataclasses.asdict(config),
+                "versions": versions,
+                "dataset": job.dataset,
+            },
         )
-        checkpoint.write_config(folder, record)
-    return manager
 
 
 # --- Training -------------------------------------------------------------------------
 
 
 def train(job: Run, stop: Stop) -> None:
-    """Take the steps that are left, in blocks; stop, save and say how to go on."""
-    config, state = job.config, job.state
-    per_epoch = job.steps_per_epoch
-    total = config.epochs * per_epoch
-    done = int(state.step)
-    print(f"{describe(job)}\n{position(job, done)}", flush=True)
+    """Take the steps that are left; when stopped, save and say how to go on."""
+    config, per_epoch = job.config, job.steps_per_epoch
+    done, total = int(job.state.step), config.epochs * per_epoch
+    print(f"{describe(job)}\n{position(job)}", flush=True)
     if done >= total:
         print("Nothing is left to train; more --epochs would go on from here.")
         return
     metrics.keep_until(job.folder / "metrics.jsonl", done)
-    run_block, record_epoch = make_run_block(job), make_record_epoch(job)
+    write_scalars = metrics.make_scalar_writer(job.folder)
     terminal = sys.stderr.isatty()
     with tqdm.tqdm(
-        total=total, initial=done, unit="step", disable=not terminal, desc="compiling"
+        total=total, initial=done, unit="step", desc="compiling", disable=not terminal
     ) as bar:
-        run_block(done, 0)
-        while done < total and not stop.signal:
-            epoch = done // per_epoch
-            bar.set_description(f"epoch {epoch + 1}/{config.epochs}", refresh=False)
-            taken, values = run_block(done)
-            done += taken
-            bar.update(taken)
-            bar.set_postfix(
-                loss=f"{values[0]:.2f}",
-                distortion=f"{values[1]:.2f}",
-                rate=f"{values[2]:.2f}",
-            )
+        for done, values in blocks(job):
+            bar.set_description(f"epoch {-(-done // per_epoch)}", refresh=False)
+            shown = dict(zip(step.TOTALS[:3], values, strict=False))
+            bar.set_postfix({k: f"{v:.1f}" for k, v in shown.items()}, refresh=False)
+            bar.update(done - bar.n)
             if done % per_epoch == 0:
-                bar.write(record_epoch(done // per_epoch), file=sys.stdout)
+                record = epoch_record(job, done)
+                metrics.append(job.folder / "metrics.jsonl", record)
+                write_scalars(done, "epoch", record)
+                bar.write(epoch_line(record, config.epochs), file=sys.stdout)
                 sys.stdout.flush()
-                if done // per_epoch % config.checkpoint_every == 0:
+                if record["epoch"] % config.checkpoint_every == 0:
                     checkpoint.save(job.manager, done)
+            if stop.signal:
+                break
     checkpoint.save(job.manager, done)
     if stop.signal:
-        print(
-            f"Stopped and saved. {position(job, done)}\n"
-            f"Go on with: python {shlex.join(sys.argv)}",
-            flush=True,
-        )
+        again = f"Go on with: python {shlex.join(sys.argv)}"
+        print(f"Stopped and saved. {position(job)}\n{again}", flush=True)
 
 
-def make_run_block(job: Run):
-    """run_block(step, most) -> (steps taken, the last one's `step.TOTALS`).
+def blocks(job: Run):
+    """Train: after each block of steps, (steps done so far, its last `TOTALS`).
 
-    Takes a block of at most `most` steps from `step` on, within an epoch; with
-    most=0 it only compiles. Raises ValueError when a number is not finite.
+    Raises:
+      ValueError: a loss or a gradient is not finite.
     """
     config, state, per_epoch = job.config, job.state, job.steps_per_epoch
-    longest = max(1, BLOCK_IMAGES // config.batch_size)
-    block_steps = math.ceil(per_epoch / math.ceil(per_epoch / longest))
-    learning_rate_at = make_learning_rate(job)
+    block_steps = math.ceil(
+        per_epoch / math.ceil(per_epoch * config.batch_size / BLOCK_IMAGES)
+    )
     train_step = step.make_train_step(
-        job.infer,
-        learning_rate_at,
-        config.beta1,
-        config.beta2,
-        config.epsilon,
-        config.clip_norm,
+        *(job.infer, job.learning_rate_at),
+        *(config.beta1, config.beta2, config.epsilon, config.clip_norm),
     )
-    train_block = step.make_train_block(
-        state, train_step, job.to_float, config.jit and not config.eager
-    )
-    draw_noise = step.make_draw_noise(
-        config.seed, block_steps, [1, config.batch_size, config.latent_dim]
-    )
-    drawn = {}  # the current epoch's pixels and order
-
-    def run_block(done: int, most: int = block_steps):
+    jit = config.jit and not config.eager
+    train_block = step.make_train_block(state, train_step, job.to_float, jit)
+    noise_shape = [1, config.batch_size, config.latent_dim]
+    draw_noise = step.make_draw_noise(config.seed, block_steps, noise_shape)
+    done = int(state.step)
+    compiled = False
+    for epoch in range(done // per_epoch, config.epochs):
         start = time.perf_counter()
-        epoch, first = divmod(done, per_epoch)
-        if epoch not in drawn:
-            drawn.clear()
-            drawn[epoch] = (
-                batches.epoch_pixels(
-                    job.train_images, config.binarization, config.seed, epoch
-                ),
-                batches.epoch_order(
-                    config.seed, epoch, len(job.train_images), config.batch_size
-                ),
-            )
-        count = min(most, per_epoch - first)
-        taken, values, squares = train_block(
-            *drawn[epoch],
-            draw_noise(tf.constant(done)),
-            tf.constant(first),
-            tf.constant(count),
+        pixels = batches.epoch_pixels(
+            job.train_images, config.binarization, config.seed, epoch
         )
-        values = values.numpy()
-        if not np.all(np.isfinite(values)):
-            raise ValueError(
-                blame(job, done + int(taken), values, squares, learning_rate_at)
+        order = batches.epoch_order(config.seed, epoch, len(pixels), config.batch_size)
+        while (first := done - epoch * per_epoch) < per_epoch:
+            noise, at = draw_noise(tf.constant(done)), tf.constant(first)
+            if not compiled:  # a block of no steps, so that no epoch's time has it in
+                train_block(pixels, order, noise, at, tf.constant(0))
+                compiled, start = True, time.perf_counter()
+            count = min(block_steps, per_epoch - first)
+            taken, values, squares = train_block(
+                pixels, order, noise, at, tf.constant(count)
             )
-        if count:
-            spent = time.perf_counter() - start
-            state.seconds.assign(spent + (state.seconds if first else 0.0))
-        return int(taken), values
-
-    return run_block
-
-
-def make_learning_rate(job: Run):
-    """learning_rate_at(step) as the flags ask for it."""
-    return partial(
-        adam.learning_rate_at,
-        learning_rate=job.config.learning_rate,
-        schedule=job.config.learning_rate_schedule,
-        total_steps=job.config.epochs * job.steps_per_epoch,
-    )
+            done += int(taken)
+            if not np.all(np.isfinite(values)):
+                raise ValueError(blame(job, done, values, squares))
+            seconds = time.perf_counter() - start
+            state.seconds.assign(seconds + (state.seconds if first else 0.0))
+            yield done, values.numpy()
+            start = time.perf_counter()
 
 
-def blame(job: Run, done: int, values, squares, learning_rate_at) -> str:
+def blame(job: Run, done: int, values, squares) -> str:
     """What was not finite in step number `done`, and how to go on."""
     names = [name for name, _ in networks.named_variables(job.state.params)]
     bad = [n for n, ok in zip(names, np.isfinite(squares), strict=True) if not ok]
     saved = checkpoint.latest_step(job.manager)
-    rate = float(learning_rate_at(tf.constant(done - 1)))
     return (
-        f"step {done} (epoch {(done - 1) // job.steps_per_epoch + 1}) at learning rate "
-        f"{rate:g}: the loss is {values[0]:g}, and the first variable whose gradient "
-        f"is not finite is {bad[0] if bad else 'none'}; "
-        + (f"the checkpoint of step {saved} is kept: " if saved else "")
-        + "go on with a lower --learning_rate, or with --clip_norm"
+        f"the loss is {values[0]:g} at step {done}, epoch "
+        f"{-(-done // job.steps_per_epoch)}, learning rate "
+        f"{job.learning_rate_at(tf.constant(done - 1)):g}; the first variable whose "
+        f"gradient is not finite: {bad[0] if bad else 'none'}. "
+        + (f"The checkpoint of step {saved} is kept; go on from it" if saved else "Try")
+        + " with a lower --learning_rate or with --clip_norm"
     )
 
 
-def make_record_epoch(job: Run):
-    """record_epoch(epoch) -> a line of text, after writing the epoch's metrics."""
-    write_scalars = metrics.make_scalar_writer(job.folder)
-    learning_rate_at = make_learning_rate(job)
-
-    def record_epoch(epoch: int) -> str:
-        done = epoch * job.steps_per_epoch
-        means = dict(
-            zip(step.TOTALS, job.state.totals.numpy() / job.steps_per_epoch)
-        )
-        record = {"epoch": epoch, "step": done, "seconds": float(job.state.seconds)}
-        for name in ("loss", "distortion", "rate"):
-            record[f"train_{name}"] = float(means[name])
-        line = f"epoch {epoch}/{job.config.epochs}  train {parts(record, 'train')}"
-        if len(job.validation_pixels):
-            held_out = job.evaluate(job.validation_pixels, VALIDATION)
-            record["validation_loss"] = held_out.negative_elbo
-            record["validation_distortion"] = held_out.distortion
-            record["validation_rate"] = held_out.rate
-            line += f"  validation {parts(record, 'validation')}"
-        record["learning_rate"] = float(learning_rate_at(tf.constant(done - 1)))
-        record["gradient_norm"] = float(means["gradient_norm"])
-        metrics.append(job.folder / "metrics.jsonl", record)
-        write_scalars(done, "epoch", record)
-        return f"{line}  {record['seconds']:.2f} s"
-
-    return record_epoch
+def epoch_record(job: Run, done: int) -> dict:
+    """The flat record of the epoch that ended with step number `done`."""
+    means = (job.state.totals / job.steps_per_epoch).numpy().tolist()
+    loss, distortion, rate, gradient_norm = means
+    record = {
+        "epoch": done // job.steps_per_epoch,
+        "step": done,
+        "seconds": float(job.state.seconds),
+        "train_loss": loss,
+        "train_distortion": distortion,
+        "train_rate": rate,
+    }
+    if len(job.validation_pixels):
+        held_out = job.evaluate(job.validation_pixels, VALIDATION)
+        record |= {
+            "validation_loss": held_out.negative_elbo,
+            "validation_distortion": held_out.distortion,
+            "validation_rate": held_out.rate,
+        }
+    learning_rate = float(job.learning_rate_at(tf.constant(done - 1)))
+    return record | {"learning_rate": learning_rate, "gradient_norm": gradient_norm}
 
 
-def parts(record, kind: str) -> str:
-    """A loss and its two parts."""
-    loss, distortion, rate = (
-        record[f"{kind}_{name}"] for name in ("loss", "distortion", "rate")
-    )
-    return f"{loss:.2f} = {distortion:.2f} + {rate:.2f}"
+# --- Saying ---------------------------------------------------------------------------
 
 
-# --- Saying and showing ---------------------------------------------------------------
+def epoch_line(record: dict, epochs: int) -> str:
+    """An epoch's record for people: each loss = distortion + rate."""
+    line = f"epoch {record['epoch']}/{epochs}"
+    for kind in ("train", "validation"):
+        if f"{kind}_loss" in record:
+            line += (
+                f"  {kind} {record[f'{kind}_loss']:.2f} = "
+                f"{record[f'{kind}_distortion']:.2f} + {record[f'{kind}_rate']:.2f}"
+            )
+    return f"{line}  {record['seconds']:.2f} s"
 
 
 def unit(config: flags.Config) -> str:
     """What the loss is measured in, said wherever it is shown."""
     if config.binarization == "none":
-        return "grey-pixel loss an image (not an ELBO)"
+        return "grey-pixel loss an image, not an ELBO"
     return "nats an image"
 
 
 def describe(job: Run) -> str:
     """What is trained on what, in two lines."""
-    config, dataset = job.config, job.dataset
-    hidden = "-".join(str(n) for n in config.hidden_sizes)
-    mirrored = "-".join(str(n) for n in reversed(config.hidden_sizes))
+    config, data = job.config, job.dataset
+    hidden = [str(n) for n in config.hidden_sizes]
+    sizes = "-".join(["784", *hidden, str(config.latent_dim), *hidden[::-1], "784"])
     return (
-        f"Data: {dataset['name']}, {dataset['train_images']:,} training, "
-        f"{dataset['validation_images']:,} validation, {dataset['test_images']:,} test "
+        f"Data: {data['name']}, {data['train_images']:,} training, "
+        f"{data['validation_images']:,} validation, {data['test_images']:,} test "
         f"images; binarization: {config.binarization}\n"
-        f"Model: 784-{hidden}-{config.latent_dim}-{mirrored}-784, {config.activation}; "
-        f"loss = distortion + rate, {unit(config)}"
+        f"Model: {sizes}, {config.activation}; loss = distortion + rate, {unit(config)}"
     )
 
 
-def position(job: Run, done: int) -> str:
+def position(job: Run) -> str:
     """Where the run is."""
-    epoch, extra = divmod(done, job.steps_per_epoch)
-    return (
-        f"Run: {job.folder}, at epoch {epoch}"
-        + (f" and {extra} of {job.steps_per_epoch} steps" if extra else "")
-        + f" of {job.config.epochs}"
-    )
+    epoch, extra = divmod(int(job.state.step), job.steps_per_epoch)
+    steps = f" and {extra} of {job.steps_per_epoch} steps" if extra else ""
+    return f"Run: {job.folder}, at epoch {epoch}{steps} of {job.config.epochs}"
 
 
 def report(job: Run) -> None:
-    """Test numbers into evaluations.jsonl and onto the screen, then the figures."""
+    """Test numbers into evaluations.jsonl and onto the screen, and the figures."""
     start = time.perf_counter()
-    evaluation = job.evaluate(job.test_pixels, TEST)
+    result = job.evaluate(job.test_pixels, TEST)
     done = int(job.state.step)
     record = {
         "split": "test",
@@ -483,103 +431,94 @@ def report(job: Run) -> None:
         "dataset": job.dataset["name"],
         "binarization": job.config.binarization,
         "images": len(job.test_pixels),
-        "negative_elbo": evaluation.negative_elbo,
-        "distortion": evaluation.distortion,
-        "rate": evaluation.rate,
-        "active_units": evaluation.active_units,
+        "negative_elbo": result.negative_elbo,
+        "distortion": result.distortion,
+        "rate": result.rate,
+        "active_units": result.active_units,
         "seconds": time.perf_counter() - start,
     }
     metrics.append(job.folder / "evaluations.jsonl", record)
     metrics.make_scalar_writer(job.folder)(done, "test", record)
     history = metrics.read(job.folder / "metrics.jsonl")
     if job.config.figures:
-        draw_figures(job, evaluation, history)
+        draw_figures(job, result.z_mean, history)
     grey = job.config.binarization == "none"
-    trained = sum(epoch["seconds"] for epoch in history)
-    rows = {
-        "data set": f"{record['dataset']}, {record['images']:,} test images",
-        "test loss (grey, not an ELBO)" if grey else "test -ELBO": (
-            f"{evaluation.negative_elbo:.2f} " + ("" if grey else "nats an image")
-        ),
-        "  distortion": f"{evaluation.distortion:.2f}",
-        "  rate": f"{evaluation.rate:.2f}",
-        "active units": f"{evaluation.active_units} of {job.config.latent_dim}",
-        "trained": f"{record['epoch']} epochs, {done:,} steps, {trained:.1f} s",
-        "everything is in": f"{job.folder}/",
-    }
-    width = max(len(name) for name in rows)
-    print("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))
+    seconds = sum(epoch["seconds"] for epoch in history)
+    print(
+        f"Data set      {record['dataset']}, {record['images']:,} test images\n"
+        f"Test {'loss ' if grey else '-ELBO'}    {record['negative_elbo']:.2f} "
+        f"{unit(job.config)}\n"
+        f"  distortion  {record['distortion']:.2f}\n"
+        f"  rate        {record['rate']:.2f}\n"
+        f"Active units  {record['active_units']} of {job.config.latent_dim}\n"
+        f"Trained       {record['epoch']} epochs, {done:,} steps, {seconds:.1f} s\n"
+        f"All is in     {job.folder}/"
+    )
+
+
+# --- Showing --------------------------------------------------------------------------
 
 
 def pixel_means(job: Run, z) -> np.ndarray:
     """E[x|z] for z [N, D], as images [N, 28, 28] in [0, 1]."""
-    z = tf.constant(z, tf.float32)
-    means = tf.sigmoid(job.generate(job.state.params, z)).numpy()
-    return means.reshape(-1, mnist.SIDE, mnist.SIDE)
+    logits = job.generate(job.state.params, tf.constant(z, tf.float32))
+    return tf.sigmoid(logits).numpy().reshape(-1, mnist.SIDE, mnist.SIDE)
 
 
-def prior_samples(job: Run, seed: int, index: int, count: int) -> np.ndarray:
+def prior_samples(job: Run, index: int, count: int) -> np.ndarray:
     """Pixel means of `count` draws of z from the prior."""
-    key = rng.key(seed, rng.Stream.SAMPLE, index)
+    key = rng.key(job.config.seed, rng.Stream.SAMPLE, index)
     return pixel_means(job, rng.normal(key, [count, job.config.latent_dim]))
 
 
-def draw_figures(job: Run, evaluation, history) -> None:
-    """All figures of the run, into figures/."""
-    folder = job.folder / "figures"
-    z_mean, labels = evaluation.z_mean, job.test_labels
+def draw_figures(job: Run, z_mean: np.ndarray, history: list[dict]) -> None:
+    """All figures of the run; `z_mean` [T, D] are the test images' posterior means."""
+    folder, labels = job.folder / "figures", job.test_labels
     x = job.to_float(job.test_pixels).numpy().reshape(-1, mnist.SIDE, mnist.SIDE)
     figures.latent_space(folder / "latent_space.png", z_mean, labels)
     if job.config.latent_dim == 2:
         grid = pixel_means(job, figures.manifold_grid())
         figures.manifold(folder / "manifold.png", grid)
-    columns = min(12, len(x))
-    pairs = [x[:columns], pixel_means(job, z_mean[:columns])]
-    for first in range(columns, min(3 * columns, len(x) - columns + 1), columns):
-        chosen = slice(first, first + columns)
-        pairs += [x[chosen], pixel_means(job, z_mean[chosen])]
-    figures.images(
+    rows = np.array_split(np.arange(min(36, len(x))), 3)
+    figures.image_rows(
         folder / "reconstructions.png",
-        np.concatenate(pairs),
-        columns,
         "Test images, and their reconstructions from the posterior mean",
-        ("image", "reconstruction") * (len(pairs) // 2),
+        [f for row in rows for f in (x[row], pixel_means(job, z_mean[row]))],
+        ["image", "reconstruction"] * 3,
     )
-    figures.images(
+    figures.image_rows(
         folder / "samples.png",
-        prior_samples(job, job.config.seed, 0, SAMPLES),
-        10,
         "Pixel means of samples from the prior",
+        prior_samples(job, 0, 100).reshape(10, 10, mnist.SIDE, mnist.SIDE),
     )
-    classes = list(np.unique(labels))[:PAIRS]
-    ends = [int(np.flatnonzero(labels == label)[0]) for label in classes]
-    rows = []
-    for a, b in zip(ends, [*ends[1:], ends[0]], strict=True):
-        path = np.linspace(z_mean[a], z_mean[b], 10)
-        rows.append(np.concatenate([x[a, None], pixel_means(job, path), x[b, None]]))
-    figures.images(
+    classes = np.unique(labels)[:10]
+    first_of = [int(np.argmax(labels == label)) for label in classes]
+    pairs = list(zip(first_of, np.roll(first_of, -1), strict=True))
+    figures.image_rows(
         folder / "interpolations.png",
-        np.concatenate(rows),
-        12,
         "From one test image to another, along the line between their posterior means",
-        [f"{a} to {b}" for a, b in zip(classes, [*classes[1:], classes[0]])],
+        [
+            [x[a], *pixel_means(job, np.linspace(z_mean[a], z_mean[b], 10)), x[b]]
+            for a, b in pairs
+        ],
+        [f"{labels[a]} to {labels[b]}" for a, b in pairs],
     )
     if history:
-        figures.learning_curves(
-            folder / "learning_curves.png", history, unit(job.config)
-        )
+        path = folder / "learning_curves.png"
+        figures.learning_curves(path, history, unit(job.config))
 
 
-def generate_digits(job: Run, seed: int) -> None:
+def generate_digits(job: Run) -> None:
     """--num_images digits from the prior, as a picture and as an array."""
-    count, done = job.config.num_images, int(job.state.step)
-    digits = prior_samples(job, seed, 1, count)
-    path = job.folder / "figures" / f"generated_{count}_seed{seed}_step{done}"
-    figures.images(
+    count, seed = job.config.num_images, job.config.seed
+    digits = prior_samples(job, 1, count)
+    name = f"generated_{count}_seed{seed}_step{int(job.state.step)}"
+    path = job.folder / "figures" / name
+    columns = math.ceil(math.sqrt(count))
+    figures.image_rows(
         path.with_suffix(".png"),
-        digits,
-        math.ceil(math.sqrt(count)),
         f"Pixel means of {count} samples from the prior",
+        [digits[i : i + columns] for i in range(0, count, columns)],
     )
     np.save(path.with_suffix(".npy"), digits)
     print(f"{count} digits: {path}.png, and float32 [{count}, 28, 28] in {path}.npy")

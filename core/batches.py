@@ -61,7 +61,7 @@ def epoch_pixels(images, binarization: str, seed: int, epoch: int) -> tf.Tensor:
     return _fixed_pixels(images, binarization)
 
 
-def held_out_pixels(images, binarization: str, seed: int, index: int) -> tf.Tensor:
+def held_out_pixels(images, index: int, binarization: str, seed: int) -> tf.Tensor:
     """A validation or test set uint8 [N, 784]: one fixed draw for the whole run.
 
     `index` numbers the split, so that no two share their randomness.

@@ -49,6 +49,7 @@ def restore(manager) -> None:
 
 def write_config(folder: Path, config: dict) -> None:
     """Write config.json, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{CONFIG}.partial"
     partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, folder / CONFIG)

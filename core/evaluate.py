@@ -53,7 +53,9 @@ def make_evaluate(infer, params, to_float, seed: int, latent_dim: int):
             evaluate_chunk(pixels[i : i + CHUNK], noise[i : i + CHUNK])
             for i in range(0, len(pixels), CHUNK)
         ]
-        distortion, rate, z_mean = (np.concatenate(parts) for parts in zip(*chunks))
+        distortion, rate, z_mean = (
+            np.concatenate(parts) for parts in zip(*chunks, strict=True)
+        )
         mean_distortion = float(np.mean(distortion, dtype=np.float64))
         mean_rate = float(np.mean(rate, dtype=np.float64))
         return Evaluation(

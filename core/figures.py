@@ -25,26 +25,26 @@ def _save(figure: Figure, path: Path) -> None:
     os.replace(partial, path)
 
 
-def tile(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
-    """Images [N, H, W] in [0, 1] side by side, row by row, as one [., .] image."""
-    rows = -(-len(images) // columns)
-    height, width = np.array(images.shape[1:]) + gap
-    sheet = np.ones([rows * height - gap, columns * width - gap])
-    for i, image in enumerate(images):
-        top, left = i // columns * height, i % columns * width
-        sheet[top : top + height - gap, left : left + width - gap] = 1 - image
+def tile(rows, gap: int = 2) -> np.ndarray:
+    """Rows of images [28, 28] in [0, 1] as one picture, dark on light."""
+    height, width = np.array(np.shape(rows[0][0])) + gap
+    sheet = np.ones([len(rows) * height - gap, len(rows[0]) * width - gap])
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            top, left = i * height, j * width
+            sheet[top : top + height - gap, left : left + width - gap] = 1 - image
     return sheet
 
 
-def images(path: Path, digits: np.ndarray, columns: int, title: str, rows=()) -> None:
-    """Images [N, 28, 28] in [0, 1], dark on light; `rows` names the rows."""
-    sheet = tile(digits, columns)
+def image_rows(path: Path, title: str, rows, names=()) -> None:
+    """Rows of images [28, 28] in [0, 1], with a name before each row if given."""
+    sheet = tile(rows)
     figure = Figure(figsize=(sheet.shape[1] / 42, sheet.shape[0] / 42 + 0.4))
     axes = figure.subplots()
     axes.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_title(title)
     axes.set_xticks([])
-    axes.set_yticks([30 * i + 14 for i in range(len(rows))], rows)
+    axes.set_yticks([30 * i + 14 for i in range(len(names))], names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     _save(figure, path)
@@ -62,7 +62,7 @@ def manifold_grid(side: int = MANIFOLD_SIDE) -> np.ndarray:
 def manifold(path: Path, digits: np.ndarray) -> None:
     """The decoded `manifold_grid`, pixel means [side^2, 28, 28]."""
     side = round(len(digits) ** 0.5)
-    sheet = tile(digits, side, gap=0)
+    sheet = tile(np.split(digits, side), gap=0)
     figure = Figure(figsize=(9, 9))
     axes = figure.subplots()
     axes.imshow(sheet, cmap="gray", vmin=0, vmax=1)
@@ -101,7 +101,7 @@ def latent_space(path: Path, z_mean: np.ndarray, labels: np.ndarray) -> None:
         )
     figure = Figure(figsize=(8, 7.2))
     axes = figure.subplots()
-    size = float(np.clip(30_000 / len(points), 2, 30))
+    size = float(np.clip(60_000 / len(points), 3, 30))
     classes = np.unique(labels)
     if len(classes) <= len(PALETTE):
         for i, label in enumerate(classes):
@@ -128,8 +128,9 @@ def latent_space(path: Path, z_mean: np.ndarray, labels: np.ndarray) -> None:
 def learning_curves(path: Path, records: list[dict], unit: str) -> None:
     """Loss, rate and distortion of training and validation against the epoch."""
     figure = Figure(figsize=(12, 3.8), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 3), ("loss", "distortion", "rate")):
-        for color, kind in zip(PALETTE, ("train", "validation")):
+    for i, name in enumerate(("loss", "distortion", "rate")):
+        axes = figure.add_subplot(1, 3, i + 1)
+        for color, kind in ((PALETTE[0], "train"), (PALETTE[2], "validation")):
             if f"{kind}_{name}" in records[0]:
                 epochs = [record["epoch"] for record in records]
                 values = [record[f"{kind}_{name}"] for record in records]
@@ -137,6 +138,7 @@ def learning_curves(path: Path, records: list[dict], unit: str) -> None:
                 axes.plot(epochs, values, style, color=color, ms=3, label=kind)
         axes.set_title(name)
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylabel(unit)
         axes.grid(alpha=0.25)
         axes.legend()

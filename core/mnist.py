@@ -8,9 +8,10 @@ import contextlib
 import gzip
 import hashlib
 import http.client
+import io
 import math
 import os
-import tempfile
+import queue
 import threading
 import time
 import urllib.request
@@ -35,47 +36,44 @@ class Digits(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where a data set is published, and the digests its files must have."""
+    """Where a data set is published, and the digests of `FILES` as they must be."""
 
     mirrors: tuple[str, ...]
-    digests: dict[str, str]  # file name -> digest of the file
     algorithm: str
     of_content: bool  # digests are of the uncompressed bytes (a .gz can be repacked)
+    digests: tuple[str, ...]
 
 
+FILES = tuple(
+    f"{split}-{kind}-ubyte.gz"
+    for split in SPLITS
+    for kind in ("images-idx3", "labels-idx1")
+)
 SOURCES = {
     "mnist": Source(
         (
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
         ),
-        {
-            "train-images-idx3-ubyte.gz": (
-                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
-            ),
-            "train-labels-idx1-ubyte.gz": (
-                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
-            ),
-            "t10k-images-idx3-ubyte.gz": (
-                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
-            ),
-            "t10k-labels-idx1-ubyte.gz": (
-                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
-            ),
-        },
         "sha256",
-        of_content=True,
+        True,
+        (
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
     ),
     "fashion_mnist": Source(
         ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
-        {
-            "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-            "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-            "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-            "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
-        },
         "md5",
-        of_content=False,
+        False,
+        (
+            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "25c81989df183df01b3e8a0aad5dffbe",
+            "bef4ecab320f06d8554ea6380940ec79",
+            "bb300cfdad3c16e7a12a480ee83cd310",
+        ),
     ),
 }
 
@@ -178,40 +176,40 @@ def fetch(dataset: str, cache: Path, sources=SOURCES) -> Path:
     source, folder = sources[dataset], cache / dataset
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in source.digests:
+        for name, digest in zip(FILES, source.digests, strict=True):
             path = folder / name
-            if not (path.is_file() and _is_genuine(path.read_bytes(), name, source)):
-                _store(_from_mirrors(name, source), path)
+            if not (path.is_file() and digest == _digest(path.read_bytes(), source)):
+                _store(_from_mirrors(name, digest, source), path)
     except OSError as error:
         raise ValueError(f"{folder}: cannot be used as a cache ({error})") from error
     return folder
 
 
-def _is_genuine(content: bytes, name: str, source: Source) -> bool:
-    try:
-        content = gzip.decompress(content) if source.of_content else content
-    except (OSError, EOFError, zlib.error):
-        return False
-    return hashlib.new(source.algorithm, content).hexdigest() == source.digests[name]
-
-
 def _store(content: bytes, path: Path) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _digest(content: bytes, source: Source) -> str:
+    """What `source.digests` compares; of no file at all for a damaged .gz."""
+    if source.of_content:
         try:
-            file.write(content)
-            file.close()
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+            content = gzip.open(io.BytesIO(content)).read(MAX_DOWNLOAD)
+        except (OSError, EOFError, zlib.error):
+            return "damaged"
+    return hashlib.new(source.algorithm, content).hexdigest()
 
 
-def _from_mirrors(name: str, source: Source) -> bytes:
+def _from_mirrors(name: str, digest: str, source: Source) -> bytes:
     reasons = []
     for mirror in source.mirrors:
         try:
             content = _download(mirror + name)
-            if _is_genuine(content, name, source):
+            if digest == _digest(content, source):
                 return content
             reason = f"the {source.algorithm} of what came is wrong"
         except (OSError, http.client.HTTPException) as error:
@@ -254,20 +252,19 @@ def _download(url: str) -> bytes:
 
 def _within(seconds: float, function):
     """function(), or TimeoutError: a name look-up alone can hang for a minute."""
-    result = []
+    outcome = queue.SimpleQueue()
 
     def run():
         try:
-            result.append((function(), None))
+            outcome.put((function(), None))
         except Exception as error:
-            result.append((None, error))
+            outcome.put((None, error))
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not result:
-        raise TimeoutError(f"no answer within {seconds} s")
-    value, error = result[0]
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        value, error = outcome.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds} s") from None
     if error:
         raise error
     return value

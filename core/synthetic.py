@@ -10,98 +10,82 @@ import numpy as np
 from core import rng
 from core.mnist import SIDE, Digits
 
-TRAIN_SIZE, TEST_SIZE = 25_000, 5_000
 WAVES = 6  # in the warp
 BOX = 19.6  # pixels from edge to edge of the ink, as MNIST's 20
 
-# Digit -> the ways to write it -> strokes -> control points.
+# Digit -> the ways to write it: strokes between slashes, points x,y in percent.
 SKELETONS = {
     0: [
-        [[(0.52, 0.0), (0.15, 0.2), (0.05, 0.55), (0.22, 0.93), (0.58, 0.99),
-          (0.9, 0.68), (0.92, 0.3), (0.68, 0.03), (0.42, 0.03)]],
-        [[(0.75, 0.1), (0.45, 0.0), (0.12, 0.3), (0.08, 0.7), (0.4, 1.0),
-          (0.8, 0.82), (0.95, 0.4), (0.75, 0.05), (0.55, 0.1)]],
+        "52,0 15,20 5,55 22,93 58,99 90,68 92,30 68,3 42,3",
+        "75,10 45,0 12,30 8,70 40,100 80,82 95,40 75,5 55,10",
     ],
     1: [
-        [[(0.5, 0.0), (0.5, 0.33), (0.5, 0.67), (0.5, 1.0)]],
-        [[(0.32, 0.2), (0.42, 0.1), (0.52, 0.0)], [(0.52, 0.0), (0.51, 0.5), (0.5, 1.0)]],
-        [[(0.3, 0.22), (0.52, 0.0)], [(0.52, 0.0), (0.51, 0.5), (0.5, 1.0)],
-         [(0.28, 1.0), (0.5, 1.0), (0.74, 0.98)]],
+        "50,0 50,33 50,67 50,100",
+        "32,20 42,10 52,0 / 52,0 51,50 50,100",
+        "30,22 52,0 / 52,0 51,50 50,100 / 28,100 50,100 74,98",
     ],
     2: [
-        [[(0.08, 0.22), (0.3, 0.02), (0.68, 0.02), (0.84, 0.27), (0.55, 0.65), (0.1, 0.97)],
-         [(0.1, 0.97), (0.5, 0.94), (0.95, 0.97)]],
-        [[(0.1, 0.2), (0.4, 0.0), (0.8, 0.15), (0.7, 0.5), (0.35, 0.85), (0.12, 0.97),
-          (0.06, 0.85), (0.28, 0.8), (0.6, 0.96), (0.98, 0.88)]],
+        "8,22 30,2 68,2 84,27 55,65 10,97 / 10,97 50,94 95,97",
+        "10,20 40,0 80,15 70,50 35,85 12,97 6,85 28,80 60,96 98,88",
     ],
     3: [
-        [[(0.1, 0.1), (0.45, 0.0), (0.8, 0.17), (0.68, 0.4), (0.38, 0.47)],
-         [(0.38, 0.47), (0.78, 0.55), (0.88, 0.8), (0.52, 1.0), (0.08, 0.9)]],
-        [[(0.12, 0.02), (0.5, 0.02), (0.85, 0.02)], [(0.85, 0.02), (0.62, 0.22), (0.42, 0.42)],
-         [(0.42, 0.42), (0.8, 0.5), (0.88, 0.78), (0.5, 1.0), (0.08, 0.88)]],
+        "10,10 45,0 80,17 68,40 38,47 / 38,47 78,55 88,80 52,100 8,90",
+        "12,2 50,2 85,2 / 85,2 62,22 42,42 / 42,42 80,50 88,78 50,100 8,88",
     ],
     4: [
-        [[(0.3, 0.02), (0.22, 0.3), (0.1, 0.58)], [(0.1, 0.58), (0.5, 0.6), (0.95, 0.54)],
-         [(0.76, 0.05), (0.72, 0.5), (0.68, 1.0)]],
-        [[(0.66, 0.0), (0.36, 0.32), (0.05, 0.66)], [(0.05, 0.66), (0.5, 0.66), (0.98, 0.62)],
-         [(0.66, 0.0), (0.65, 0.5), (0.62, 1.0)]],
-        [[(0.15, 0.0), (0.12, 0.3), (0.3, 0.48), (0.6, 0.44), (0.82, 0.3)],
-         [(0.86, 0.0), (0.82, 0.3), (0.76, 0.65), (0.72, 1.0)]],
+        "30,2 22,30 10,58 / 10,58 50,60 95,54 / 76,5 72,50 68,100",
+        "66,0 36,32 5,66 / 5,66 50,66 98,62 / 66,0 65,50 62,100",
+        "15,0 12,30 30,48 60,44 82,30 / 86,0 82,30 76,65 72,100",
     ],
     5: [
-        [[(0.88, 0.02), (0.55, 0.02), (0.25, 0.05)], [(0.25, 0.05), (0.21, 0.25), (0.17, 0.43)],
-         [(0.17, 0.43), (0.5, 0.36), (0.85, 0.55), (0.8, 0.85), (0.48, 1.0), (0.08, 0.9)]],
-        [[(0.92, 0.02), (0.55, 0.0), (0.28, 0.12), (0.25, 0.36), (0.6, 0.44),
-          (0.86, 0.68), (0.6, 0.98), (0.1, 0.93)]],
+        "88,2 55,2 25,5 / 25,5 21,25 17,43 / 17,43 50,36 85,55 80,85 48,100 8,90",
+        "92,2 55,0 28,12 25,36 60,44 86,68 60,98 10,93",
     ],
     6: [
-        [[(0.7, 0.0), (0.38, 0.22), (0.15, 0.58), (0.18, 0.88), (0.48, 1.0),
-          (0.8, 0.84), (0.76, 0.6), (0.46, 0.53), (0.18, 0.74)]],
-        [[(0.42, 0.0), (0.2, 0.35), (0.14, 0.75), (0.4, 0.99), (0.76, 0.92),
-          (0.8, 0.7), (0.5, 0.62), (0.2, 0.82)]],
+        "70,0 38,22 15,58 18,88 48,100 80,84 76,60 46,53 18,74",
+        "42,0 20,35 14,75 40,99 76,92 80,70 50,62 20,82",
     ],
     7: [
-        [[(0.05, 0.06), (0.5, 0.04), (0.92, 0.02)], [(0.92, 0.02), (0.66, 0.45), (0.45, 1.0)]],
-        [[(0.05, 0.06), (0.5, 0.04), (0.92, 0.02)], [(0.92, 0.02), (0.66, 0.45), (0.45, 1.0)],
-         [(0.38, 0.5), (0.62, 0.5), (0.88, 0.47)]],
-        [[(0.06, 0.22), (0.12, 0.04), (0.5, 0.06), (0.86, 0.02), (0.78, 0.35), (0.6, 0.65),
-          (0.52, 1.0)]],
+        "5,6 50,4 92,2 / 92,2 66,45 45,100",
+        "5,6 50,4 92,2 / 92,2 66,45 45,100 / 38,50 62,50 88,47",
+        "6,22 12,4 50,6 86,2 78,35 60,65 52,100",
     ],
     8: [
-        [[(0.82, 0.14), (0.5, 0.0), (0.2, 0.17), (0.34, 0.42), (0.66, 0.58), (0.82, 0.82),
-          (0.5, 1.0), (0.18, 0.82), (0.36, 0.58), (0.68, 0.38), (0.8, 0.16), (0.6, 0.02)]],
-        [[(0.5, 0.46), (0.24, 0.3), (0.3, 0.06), (0.62, 0.02), (0.78, 0.24), (0.5, 0.46)],
-         [(0.5, 0.46), (0.16, 0.66), (0.24, 0.95), (0.66, 0.98), (0.84, 0.7), (0.5, 0.46)]],
+        "82,14 50,0 20,17 34,42 66,58 82,82 50,100 18,82 36,58 68,38 80,16 60,2",
+        "50,46 24,30 30,6 62,2 78,24 50,46 / 50,46 16,66 24,95 66,98 84,70 50,46",
     ],
     9: [
-        [[(0.82, 0.2), (0.52, 0.0), (0.16, 0.2), (0.28, 0.46), (0.62, 0.42), (0.82, 0.2)],
-         [(0.82, 0.2), (0.8, 0.55), (0.7, 1.0)]],
-        [[(0.8, 0.16), (0.46, 0.0), (0.14, 0.24), (0.36, 0.48), (0.72, 0.36), (0.82, 0.16),
-          (0.84, 0.55), (0.66, 0.92), (0.22, 0.97)]],
+        "82,20 52,0 16,20 28,46 62,42 82,20 / 82,20 80,55 70,100",
+        "80,16 46,0 14,24 36,48 72,36 82,16 84,55 66,92 22,97",
     ],
-}  # fmt: skip
+}
 
 
-def draw(seed: int = 0, train_size=TRAIN_SIZE, test_size=TEST_SIZE):
+def draw(seed: int = 0, sizes=(25_000, 5_000)) -> tuple[Digits, Digits]:
     """(training set, test set): ten balanced classes, the same bytes for a seed."""
-    count = train_size + test_size
-    labels = rng.permutation(_key(seed, 0), count).numpy() % 10
-    choice = rng.uniform(_key(seed, 1), [count]).numpy()
-    style = rng.normal(_key(seed, 2), [count, 8]).numpy()
-    waves = rng.normal(_key(seed, 3), [count, WAVES, 5]).numpy()
+    count = sum(sizes)
+    labels = np.concatenate(
+        [rng.permutation(_key(seed, i), n) % 10 for i, n in enumerate(sizes)]
+    )
+    choice = rng.uniform(_key(seed, 2), [count]).numpy()
+    style = rng.normal(_key(seed, 3), [count, 7]).numpy()
+    waves = rng.normal(_key(seed, 4), [count, WAVES, 5]).numpy()
     images = np.empty([count, SIDE, SIDE], np.uint8)
     for digit, variants in SKELETONS.items():
         variant = (choice * len(variants)).astype(int)
-        for i, strokes in enumerate(variants):
+        for i, text in enumerate(variants):
+            strokes = [
+                [[int(n) / 100 for n in point.split(",")] for point in stroke.split()]
+                for stroke in text.split("/")
+            ]
             rows = np.flatnonzero((labels == digit) & (variant == i))
             for part in np.array_split(rows, len(rows) // 500 + 1):
                 path, length = _paths(strokes, style[part], waves[part])
                 images[part] = _ink(path, length, pen=_pen(style[part]))
-    digits = Digits(images, labels.astype(np.uint8))
-    return tuple(
-        Digits(*(array[half] for array in digits))
-        for half in (slice(train_size), slice(train_size, None))
+    images, labels = (
+        np.split(array, [sizes[0]]) for array in (images, labels.astype(np.uint8))
     )
+    return Digits(images[0], labels[0]), Digits(images[1], labels[1])
 
 
 def _key(seed, index):
@@ -114,7 +98,7 @@ def _pen(style):
 
 
 def _paths(strokes, style, waves):
-    """Points along the pen's path [n, P, 2] in pixels, and the length at each [n, P]."""
+    """Points along the pen's path in pixels [n, P, 2], and the length at each."""
     controls = _warp(np.array([point for stroke in strokes for point in stroke]), waves)
     path, length, first = [], [], 0
     for stroke in strokes:
@@ -122,13 +106,8 @@ def _paths(strokes, style, waves):
         path.append(points)
         first += len(stroke)
     turn, slant, width = 0.10 * style[:, 1], 0.26 * style[:, 2], 0.16 * style[:, 3]
-    shape = np.stack(
-        [
-            np.stack([0.72 * np.exp(width), turn], axis=-1),
-            np.stack([-turn - slant, np.ones_like(turn)], axis=-1),
-        ],
-        axis=1,
-    )  # [n, 2, 2]: a row (x, y) times it is stretched, turned and slanted
+    shape = np.array([[0.72 * np.exp(width), turn], [-turn - slant, 1 + 0 * turn]])
+    shape = shape.transpose(2, 0, 1)  # [n, 2, 2]: stretches, turns and slants (x, y)
     path = [points @ shape for points in path]
     everything = np.concatenate(path, axis=1)
     extent = np.ptp(everything, axis=1).max(axis=1)[:, None, None]
