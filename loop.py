@@ -247,14 +247,9 @@ def restore_or_start(job: Run) -> None:
             "tensorflow": tf.__version__,
             "numpy": np.__version__,
         }
-        checkpoint.write_config(
-            folder,
-            {
-                "flags": dataclasses.asdict(config),
-                "versions": versions,
-                "dataset": job.dataset,
-            },
-        )
+        record = {"flags": dataclasses.asdict(config), "versions": versions}
+        checkpoint.write_config(folder, record | {"dataset": job.dataset})
+        checkpoint.save(job.manager, found or 0)
 
 
 # --- Training -------------------------------------------------------------------------
@@ -347,10 +342,10 @@ def blame(job: Run, done: int, values, squares) -> str:
     return (
         f"the loss is {values[0]:g} at step {done}, epoch "
         f"{-(-done // job.steps_per_epoch)}, learning rate "
-        f"{job.learning_rate_at(tf.constant(done - 1)):g}; the first variable whose "
+        f"{float(job.learning_rate_at(done - 1)):g}; the first variable whose "
         f"gradient is not finite: {bad[0] if bad else 'none'}. "
-        + (f"The checkpoint of step {saved} is kept; go on from it" if saved else "Try")
-        + " with a lower --learning_rate or with --clip_norm"
+        f"The checkpoint of step {saved} is kept; go on from it with a lower "
+        "--learning_rate or with --clip_norm"
     )
 
 
@@ -373,7 +368,7 @@ def epoch_record(job: Run, done: int) -> dict:
             "validation_distortion": held_out.distortion,
             "validation_rate": held_out.rate,
         }
-    learning_rate = float(job.learning_rate_at(tf.constant(done - 1)))
+    learning_rate = float(job.learning_rate_at(done - 1))
     return record | {"learning_rate": learning_rate, "gradient_norm": gradient_norm}
 
 

@@ -50,7 +50,7 @@ def learning_rate_at(step, learning_rate: float, schedule: str, total_steps: int
     Cosine: Loshchilov and Hutter (arXiv 1608.03983), equation (5), without restarts.
     """
     if schedule == "constant":
-        return tf.constant(learning_rate)
+        return learning_rate
     done = tf.minimum(tf.cast(step, tf.float32) / total_steps, 1.0)
     return learning_rate * 0.5 * (1 + tf.cos(math.pi * done))
 
@@ -64,8 +64,9 @@ def apply(params, grads, m, v, step, learning_rate, beta1, beta2, epsilon):
     flat = tf.nest.flatten
     for p, g, m_p, v_p in zip(flat(params), grads, flat(m), flat(v), strict=True):
         t = tf.cast(step + 1, g.dtype)
-        rate = tf.cast(learning_rate, g.dtype)
-        delta, m_new, v_new = update(g, m_p, v_p, t, rate, beta1, beta2, epsilon)
+        delta, m_new, v_new = update(
+            g, m_p, v_p, t, learning_rate, beta1, beta2, epsilon
+        )
         p.assign_sub(delta)
         m_p.assign(m_new)
         v_p.assign(v_new)

@@ -7,7 +7,7 @@ Pixels stay uint8 until the step that uses them: 0 and 1 once they are binarized
 import numpy as np
 import tensorflow as tf
 
-from core import rng
+from core import mnist, rng
 from core.mnist import Digits
 
 BINARIZATIONS = ("dynamic", "static", "threshold", "none")
@@ -24,7 +24,7 @@ def split(digits: Digits, validation_size: int) -> tuple[Digits, Digits]:
 
 def flatten(images: np.ndarray) -> tf.Tensor:
     """uint8 [N, 28, 28] -> uint8 [N, 784]."""
-    return tf.constant(images.reshape(len(images), -1))
+    return tf.constant(images.reshape(len(images), mnist.SIDE**2))
 
 
 def mean_pixel(images: np.ndarray) -> float:

@@ -39,7 +39,7 @@ def restore(manager) -> None:
     try:
         status = manager.checkpoint.restore(path)
         status.assert_consumed()
-    except (tf.errors.OpError, AssertionError, ValueError) as error:
+    except (tf.errors.OpError, AssertionError, LookupError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
             f"{path}: cannot be restored ({reason}); move this checkpoint away to go "

@@ -14,6 +14,7 @@ import os
 import queue
 import threading
 import time
+import urllib.error
 import urllib.request
 import zlib
 from pathlib import Path
@@ -212,6 +213,9 @@ def _from_mirrors(name: str, digest: str, source: Source) -> bytes:
             if digest == _digest(content, source):
                 return content
             reason = f"the {source.algorithm} of what came is wrong"
+        except urllib.error.HTTPError as error:
+            reason = str(error)
+            error.close()
         except (OSError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", None) or error)
         reasons.append(f"{mirror}: {reason}")

@@ -2,7 +2,8 @@
 
 No random state exists anywhere, so none has to be saved: a resumed run draws what the
 uninterrupted one would have drawn. The generator is Philox 4x32-10 (Salmon et al.,
-"Parallel random numbers: as easy as 1, 2, 3", 2011) on every device.
+"Parallel random numbers: as easy as 1, 2, 3", 2011). Draw outside of XLA: its Philox
+is slower on a CPU, and yields other numbers for the same key.
 """
 
 import enum

@@ -1,0 +1,98 @@
+"""What several test files share: small IDX folders and small runs on them."""
+
+import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import flags
+import loop
+from core import mnist, synthetic
+
+ROOT = Path(__file__).parent.parent
+
+
+def idx_bytes(array, magic=None):
+    """A uint8 array as an IDX file's content."""
+    magic = 0x800 + array.ndim if magic is None else magic
+    header = np.array([magic, *array.shape], ">u4").tobytes()
+    return header + array.astype(np.uint8).tobytes()
+
+
+def write_idx_folder(folder, train_set, test_set, dot="-", gz=False):
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, digits in zip(mnist.SPLITS, (train_set, test_set), strict=True):
+        for kind, array in zip(("images", "labels"), digits, strict=True):
+            name = f"{split}-{kind}{dot}idx{array.ndim}-ubyte"
+            content = idx_bytes(array)
+            if gz:
+                (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+            else:
+                (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """(training set of 330, test set of 60)."""
+    return synthetic.draw(1, sizes=(330, 60))
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory, digits):
+    return write_idx_folder(tmp_path_factory.mktemp("data") / "tiny", *digits)
+
+
+@pytest.fixture
+def small(data_dir, tmp_path):
+    """The flags of a run of 15 steps an epoch that compiles fast."""
+    return dict(
+        data_dir=str(data_dir),
+        run_dir=str(tmp_path / "run"),
+        hidden_sizes=(8,),
+        batch_size=20,
+        validation_size=30,
+        epochs=2,
+        jit=False,
+        figures=False,
+    )
+
+
+class NoStop:
+    signal = 0
+
+
+def run(settings, stop=NoStop, **changes):
+    """`loop.run` as if these flags had been given; the exit code."""
+    settings = settings | changes
+    return loop.run(flags.Config(**settings), set(settings), stop)
+
+
+def program(*arguments, **keywords):
+    """Start `python loop.py` with these arguments."""
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80"}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "loop.py"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment | keywords.pop("env", {}),
+        **keywords,
+    )
+
+
+def as_arguments(settings):
+    """Settings as command-line flags."""
+    arguments = []
+    for name, value in settings.items():
+        if isinstance(value, bool):
+            arguments.append(f"--{name}" if value else f"--no{name}")
+        elif isinstance(value, tuple):
+            arguments.append(f"--{name}={','.join(map(str, value))}")
+        else:
+            arguments.append(f"--{name}={value}")
+    return arguments

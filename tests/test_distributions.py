@@ -1,0 +1,88 @@
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from core import distributions
+
+MEANS = tf.constant([-3.0, 0.0, 0.2, 1.5, 4.0], tf.float64)
+ZERO = tf.constant(0.0, tf.float64)
+LOG_VARS = tf.constant([-4.0, 0.0, 1.0, -0.5, 2.0], tf.float64)
+
+
+def gaussian_log_prob(z, mean, log_var):
+    variance = np.exp(log_var)
+    return -0.5 * (np.log(2 * np.pi * variance) + (z - mean) ** 2 / variance)
+
+
+def test_samples_have_the_mean_and_the_variance():
+    noise = np.random.default_rng(0).standard_normal([200_000, 5])
+    z = distributions.gaussian_sample(MEANS, LOG_VARS, noise).numpy()
+    np.testing.assert_allclose(z.mean(0), MEANS, atol=0.03)
+    np.testing.assert_allclose(z.var(0), np.exp(LOG_VARS), rtol=0.02)
+
+
+def test_kl_agrees_with_monte_carlo():
+    prior_mean, prior_log_var = tf.constant([0.5, 0.8], tf.float64)
+    noise = np.random.default_rng(0).standard_normal([400_000, 5])
+    z = distributions.gaussian_sample(MEANS, LOG_VARS, noise).numpy()
+    ratio = gaussian_log_prob(z, MEANS.numpy(), LOG_VARS.numpy()) - gaussian_log_prob(
+        z, float(prior_mean), float(prior_log_var)
+    )
+    kl = distributions.gaussian_kl(MEANS, LOG_VARS, prior_mean, prior_log_var)
+    error = np.abs(ratio.mean(0) - kl) / (ratio.std(0) / np.sqrt(len(z)) + 1e-12)
+    assert error.max() < 4
+
+
+def test_kl_is_zero_at_the_prior_and_positive_elsewhere():
+    same = distributions.gaussian_kl(MEANS, LOG_VARS, MEANS, LOG_VARS)
+    np.testing.assert_array_equal(same, np.zeros(5))
+    tiny = tf.constant([1e-3, -1e-3, 1e-4], tf.float32)
+    assert np.all(distributions.gaussian_kl(0.0, tiny, 0.0, 0.0).numpy() >= 0)
+
+
+def test_kl_gradient_is_the_formula_by_hand():
+    with tf.GradientTape() as tape:
+        tape.watch([MEANS, LOG_VARS])
+        kl = distributions.gaussian_kl(MEANS, LOG_VARS, ZERO, ZERO)
+    by_mean, by_log_var = tape.gradient(kl, [MEANS, LOG_VARS])
+    np.testing.assert_allclose(by_mean, MEANS, rtol=1e-12)
+    np.testing.assert_allclose(by_log_var, (np.exp(LOG_VARS) - 1) / 2, rtol=1e-12)
+
+
+def test_bernoulli_sums_to_one_over_all_images_of_a_grid():
+    logits = tf.constant([-2.0, 0.0, 0.7, 5.0], tf.float64)
+    images = np.array(list(itertools.product([0.0, 1.0], repeat=4)))
+    log_probs = distributions.bernoulli_log_prob(images, logits).numpy().sum(axis=1)
+    assert np.exp(log_probs).sum() == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+def test_bernoulli_is_exact_at_extreme_logits(dtype, jit):
+    logits = tf.constant([-1e4, -50, -1e-3, 0, 1e-3, 50, 1e4], dtype)
+
+    @tf.function(jit_compile=jit)
+    def value_and_gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            log_prob = distributions.bernoulli_log_prob(x, logits)
+        return log_prob, tape.gradient(log_prob, logits)
+
+    exact = logits.numpy().astype(np.longdouble)
+    for x in (0.0, 0.25, 1.0):
+        log_prob, gradient = value_and_gradient(tf.constant(x, dtype))
+        expected = x * exact - np.logaddexp(0, exact)
+        tolerance = 4 * np.finfo(dtype.as_numpy_dtype).eps
+        np.testing.assert_allclose(log_prob, expected, tolerance, 1e-30)
+        sigmoid = np.exp(-np.logaddexp(0, -exact))
+        np.testing.assert_allclose(gradient, x - sigmoid, tolerance, tolerance)
+
+
+def test_bernoulli_agrees_with_tensorflow():
+    logits = tf.random.stateless_normal([1000], [1, 2], stddev=5.0)
+    x = tf.random.stateless_uniform([1000], [3, 4])
+    expected = -tf.nn.sigmoid_cross_entropy_with_logits(x, logits)
+    found = distributions.bernoulli_log_prob(x, logits)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

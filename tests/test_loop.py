@@ -1,0 +1,379 @@
+import json
+import re
+import signal
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from matplotlib.image import imread
+
+import loop
+from core import metrics, mnist
+from tests.conftest import as_arguments, program, run, write_idx_folder
+
+CLOCK = ("seconds",)
+METRICS = (
+    "epoch step seconds train_loss train_distortion train_rate validation_loss "
+    "validation_distortion validation_rate learning_rate gradient_norm"
+).split()
+EVALUATION = (
+    "split epoch step dataset binarization images negative_elbo distortion rate "
+    "active_units seconds"
+).split()
+
+
+def weights_and_moments(folder):
+    """Every number of the newest checkpoint but the clock's and the save counter."""
+    path = tf.train.latest_checkpoint(str(folder))
+    reader = tf.train.load_checkpoint(path)
+    names = [
+        name
+        for name in reader.get_variable_to_shape_map()
+        if not name.startswith(("seconds", "save_counter", "_CHECKPOINTABLE"))
+    ]
+    assert len(names) == 3 * 8 + 2
+    return {name: reader.get_tensor(name) for name in names}
+
+
+def timeless(folder):
+    records = metrics.read(Path(folder) / "metrics.jsonl")
+    return [{k: v for k, v in r.items() if k not in CLOCK} for r in records]
+
+
+def assert_same_run(one, other):
+    a, b = weights_and_moments(one), weights_and_moments(other)
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    assert timeless(one) == timeless(other) != []
+
+
+class StopAfter:
+    """A stop request that arrives after so many looks at it."""
+
+    def __init__(self, looks, number=signal.SIGTERM):
+        self.looks, self.number = looks, number
+
+    @property
+    def signal(self):
+        self.looks -= 1
+        return self.number if self.looks < 0 else 0
+
+
+@pytest.fixture
+def straight(small, tmp_path):
+    """The folder of a run of three epochs that was never stopped."""
+    folder = tmp_path / "straight"
+    assert run(small, epochs=3, run_dir=str(folder)) == 0
+    return folder
+
+
+# --- The whole job --------------------------------------------------------------------
+
+
+def test_a_run_leaves_everything_in_its_folder(small, capsys):
+    assert run(small, figures=True) == 0
+    folder = Path(small["run_dir"])
+    records = metrics.read(folder / "metrics.jsonl")
+    assert [list(record) for record in records] == [METRICS] * 2
+    assert [record["step"] for record in records] == [15, 30]
+    for record in records:
+        parts = record["train_distortion"] + record["train_rate"]
+        assert record["train_loss"] == pytest.approx(parts, rel=1e-6)
+    (evaluation,) = metrics.read(folder / "evaluations.jsonl")
+    assert list(evaluation) == EVALUATION
+    parts = evaluation["distortion"] + evaluation["rate"]
+    assert evaluation["negative_elbo"] == pytest.approx(parts)
+    assert evaluation["images"] == 60 and evaluation["dataset"] == "tiny"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["flags"]["batch_size"] == 20
+    assert config["versions"]["tensorflow"] == tf.__version__
+    assert len(config["dataset"]["sha256"]) == 64
+    pictures = sorted(path.name for path in (folder / "figures").iterdir())
+    names = (
+        "interpolations latent_space learning_curves manifold reconstructions samples"
+    )
+    assert pictures == [f"{name}.png" for name in names.split()]
+    assert list(folder.glob("events.out.tfevents.*"))
+    assert not list(folder.rglob("*.partial"))
+    output = capsys.readouterr().out
+    assert f"Test -ELBO    {evaluation['negative_elbo']:.2f} nats an image" in output
+    for record in records:
+        assert f"{record['validation_loss']:.2f}" in output
+
+
+def test_training_lowers_the_loss(small):
+    assert run(small, epochs=8, learning_rate=5e-3) == 0
+    losses = [r["validation_loss"] for r in timeless(small["run_dir"])]
+    assert losses[-1] < losses[0] - 50
+
+
+def test_grey_pixels_are_never_called_an_elbo(small, capsys):
+    assert run(small, binarization="none") == 0
+    output = capsys.readouterr().out
+    assert "Test loss     " in output and "-ELBO " not in output
+    assert output.count("not an ELBO") == 2
+
+
+def test_no_validation_images_is_a_choice(small):
+    assert run(small, validation_size=0, figures=True) == 0
+    assert "validation_loss" not in timeless(small["run_dir"])[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"latent_dim": 5, "learning_rate_schedule": "cosine", "clip_norm": 1.0},
+        {"binarization": "static", "activation": "gelu", "hidden_sizes": (8, 6, 4)},
+        {"binarization": "threshold", "activation": "silu", "eager": True, "epochs": 1},
+        {"latent_dim": 1, "figures": True, "activation": "tanh", "epochs": 1},
+    ],
+)
+def test_settings_work_together(small, changes):
+    try:
+        assert run(small, **changes) == 0
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert np.isfinite(timeless(small["run_dir"])[-1]["train_loss"])
+
+
+def test_evaluate_and_generate_use_the_runs_own_flags(small, capsys):
+    run(small)
+    short = {"run_dir": small["run_dir"]}
+    assert run(short, mode="evaluate", figures=False) == 0
+    first, second = metrics.read(Path(small["run_dir"]) / "evaluations.jsonl")
+    assert first | {"seconds": 0} == second | {"seconds": 0}
+    for count, seed in ((7, 0), (7, 1), (1, 0)):
+        assert run(short, mode="generate", num_images=count, seed=seed) == 0
+        stem = Path(small["run_dir"], f"figures/generated_{count}_seed{seed}_step30")
+        digits = np.load(stem.with_suffix(".npy"))
+        assert digits.shape == (count, 28, 28) and digits.dtype == np.float32
+        assert 0 < digits.min() and digits.max() < 1
+        assert imread(stem.with_suffix(".png")).std() > 0.05
+    assert "7 digits" in capsys.readouterr().out
+    assert len(list(Path(small["run_dir"]).rglob("*.npy"))) == 3
+
+
+# --- Stop and resume ------------------------------------------------------------------
+
+
+def test_more_epochs_go_on_from_the_end(small, straight):
+    run(small, epochs=1)
+    assert run(small, epochs=3) == 0
+    assert_same_run(small["run_dir"], straight)
+
+
+@pytest.mark.parametrize("block_images", [20, 60, 140])
+def test_a_run_stopped_inside_an_epoch_ends_in_the_same_bits(
+    small, straight, monkeypatch, capsys, block_images
+):
+    monkeypatch.setattr(loop, "BLOCK_IMAGES", block_images)
+    code = 128 + signal.SIGTERM
+    for looks in (1, 2, 3):
+        assert run(small, StopAfter(looks), epochs=3) == code
+    output = capsys.readouterr().out
+    assert re.search(r"Stopped and saved. Run: .*, at epoch \d and \d+ of 15", output)
+    assert output.count("Go on with: python ") == 3
+    assert run(small, epochs=3) == 0
+    assert_same_run(small["run_dir"], straight)
+
+
+def test_checkpoints_that_are_rarer_than_epochs_change_nothing(
+    small, straight, monkeypatch
+):
+    """Killed at the end of the second epoch, whose checkpoint is not due yet."""
+    monkeypatch.setattr(loop, "epoch_line", kill_at(2))
+    with pytest.raises(KeyboardInterrupt):
+        run(small, epochs=3, checkpoint_every=5)
+    assert len(timeless(small["run_dir"])) == 2
+    monkeypatch.undo()
+    assert run(small, epochs=3, checkpoint_every=2, keep_checkpoints=1) == 0
+    assert_same_run(small["run_dir"], straight)
+
+
+def kill_at(epoch):
+    def line(record, epochs):
+        if record["epoch"] == epoch:
+            raise KeyboardInterrupt
+        return ""
+
+    return line
+
+
+def test_lost_checkpoints_are_not_trained_over(small):
+    run(small, epochs=1)
+    for path in Path(small["run_dir"]).glob("c*kp*t*"):
+        path.unlink()
+    with pytest.raises(
+        ValueError, match="metrics of a run but none of its checkpoints"
+    ):
+        run(small, epochs=3)
+    assert len(timeless(small["run_dir"])) == 1
+
+
+def test_a_finished_run_only_evaluates_again(small, capsys):
+    run(small)
+    before = weights_and_moments(small["run_dir"])
+    capsys.readouterr()
+    assert run(small) == 0
+    assert "Nothing is left to train" in capsys.readouterr().out
+    after = weights_and_moments(small["run_dir"])
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name])
+    assert len(timeless(small["run_dir"])) == 2
+    assert len(metrics.read(Path(small["run_dir"]) / "evaluations.jsonl")) == 2
+
+
+def test_seeds_make_different_runs_and_one_seed_the_same(small, straight, tmp_path):
+    run(small, epochs=3)
+    assert_same_run(small["run_dir"], straight)
+    other = str(tmp_path / "other")
+    run(small, epochs=3, seed=1, run_dir=other)
+    assert timeless(other) != timeless(straight)
+
+
+def test_a_killed_run_goes_on_and_compiles_once(small, tmp_path):
+    """SIGKILL, SIGTERM and SIGINT to the real program, under XLA, against straight."""
+    killed, straight = tmp_path / "killed", tmp_path / "straight"
+    settings = small | {"epochs": 60, "jit": True, "checkpoint_every": 3}
+    dump = tmp_path / "xla"
+    whole = program(
+        *as_arguments(settings | {"run_dir": str(straight)}),
+        env={"XLA_FLAGS": f"--xla_dump_to={dump}"},
+    )
+    arguments = as_arguments(settings | {"run_dir": str(killed)})
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (2, 130)):
+        process = program(*arguments)
+        seen = len(timeless(killed))
+        while len(timeless(killed)) < seen + 2 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=120)
+        assert process.returncode == code, errors
+        assert ("Go on with: python" in output) == (number != signal.SIGKILL)
+        assert "Traceback" not in errors
+    output, errors = program(*arguments).communicate(timeout=120)
+    assert "Test -ELBO" in output and errors == ""
+    assert whole.communicate(timeout=120)[1] == ""
+    assert_same_run(killed, straight)
+    compiled = list(dump.glob("*train_block*before_optimizations.txt"))
+    assert len(compiled) == 1  # of 60 epochs
+
+
+# --- Refusals -------------------------------------------------------------------------
+
+
+def test_a_run_with_other_flags_is_refused(small):
+    run(small, epochs=1)
+    with pytest.raises(ValueError, match=r"--latent_dim \(the run: 2, now: 3\)"):
+        run(small, latent_dim=3)
+
+
+def test_a_run_on_other_data_is_refused(small, digits, tmp_path):
+    run(small, epochs=1)
+    train_set, test_set = digits
+    images = train_set.images.copy()
+    images[0, 0, 0] ^= 1
+    other = write_idx_folder(
+        tmp_path / "other", mnist.Digits(images, train_set.labels), test_set
+    )
+    with pytest.raises(ValueError, match="run on other data"):
+        run(small, data_dir=str(other))
+
+
+def test_resume_never_and_required(small):
+    with pytest.raises(ValueError, match="expected a run to go on from"):
+        run(small, resume="required")
+    assert not Path(small["run_dir"]).exists()
+    assert run(small, epochs=1, resume="never") == 0
+    with pytest.raises(ValueError, match="--resume=never does not overwrite it"):
+        run(small, resume="never")
+    assert run(small, resume="required") == 0
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "generate"])
+def test_other_modes_need_a_run(small, mode):
+    with pytest.raises(ValueError, match="expected a run to go on from"):
+        run(small, mode=mode)
+    assert not Path(small["run_dir"]).exists()
+
+
+def test_a_batch_larger_than_the_data_is_refused(small):
+    with pytest.raises(ValueError, match="at most 330 images.*--batch_size=301"):
+        run(small, batch_size=301)
+    with pytest.raises(ValueError, match="--validation_size=330"):
+        run(small, validation_size=330)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_loss_that_is_not_finite_stops_the_run(small, jit):
+    assert run(small, epochs=1) == 0
+    before = weights_and_moments(small["run_dir"])
+    message = (
+        r"the loss is (nan|inf) at step \d+, epoch 2, learning rate 1e\+30; the first "
+        r"variable whose gradient is not finite: (en|de)coder/.*/[wb]\. The checkpoint "
+        r"of step 15 is kept; go on from it with a lower --learning_rate"
+    )
+    with pytest.raises(ValueError, match=message):
+        run(small, learning_rate=1e30, jit=jit)
+    after = weights_and_moments(small["run_dir"])
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name])
+    assert run(small) == 0
+
+
+def test_auto_falls_back_to_synthetic_digits_and_says_so(small, monkeypatch, capsys):
+    def unreachable(*arguments):
+        raise ValueError("cannot download x (no network)")
+
+    drawn = loop.synthetic.draw(1, sizes=(330, 60))
+    monkeypatch.setattr(mnist, "fetch", unreachable)
+    monkeypatch.setattr(loop.synthetic, "draw", lambda: drawn)
+    settings = {k: v for k, v in small.items() if k != "data_dir"}
+    assert run(settings) == 0
+    output = capsys.readouterr().out
+    assert "No MNIST: cannot download x (no network). Using the built-in" in output
+    assert re.search("Data set +synthetic", output)
+    # Later MNIST is there: the run stays with what it was trained on.
+    monkeypatch.setattr(mnist, "fetch", lambda *arguments: pytest.fail("asked"))
+    assert run(settings, epochs=3) == 0
+    monkeypatch.setattr(mnist, "fetch", unreachable)
+    with pytest.raises(ValueError, match="--data_dir=DIR.*--dataset=synthetic"):
+        run(settings, dataset="mnist", run_dir=small["run_dir"] + "2")
+
+
+def test_the_program_says_what_is_wrong_in_one_line(small, tmp_path):
+    """Exit code 1, nothing written, no traceback, no TensorFlow chatter."""
+    (tmp_path / "file").write_text("mine")
+    in_the_way = as_arguments(small | {"run_dir": str(tmp_path / "file")})
+    for arguments, code, message in (
+        (in_the_way, 1, "file"),
+        (["--epochs=0"], 2, "--epochs=0"),
+        (["--data_dir=/nowhere", f"--run_dir={tmp_path}/run"], 1, "no such folder"),
+    ):
+        process = program(*arguments)
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert output == "" or "Data:" in output
+        assert errors.startswith("error: ") and errors.count("\n") == 1
+        assert message in errors
+    assert (tmp_path / "file").read_text() == "mine"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("hang", [False, True])
+def test_a_closed_network_costs_at_most_ten_seconds(monkeypatch, tmp_path, hang):
+    """Both where nothing answers a name look-up and where it fails at once."""
+
+    def look_up(*arguments, **keywords):
+        time.sleep(60 if hang else 0)
+        raise socket.gaierror("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="cannot download"):
+        mnist.fetch("mnist", tmp_path)
+    assert time.monotonic() - start < 10
