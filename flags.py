@@ -64,10 +64,10 @@ class Config:
         "relu", "between layers", ["relu", "tanh", "gelu", "silu"], of_run=True
     )
 
-    batch_size: int = _option(100, "images in a step", None, True, **POSITIVE)
+    batch_size: int = _option(50, "images in a step", None, True, **POSITIVE)
     learning_rate: float = _option(1e-3, "Adam's alpha")
     learning_rate_schedule: str = _option(
-        "constant", "cosine falls to 0 over --epochs", ["constant", "cosine"]
+        "cosine", "cosine falls to 0 over --epochs", ["constant", "cosine"]
     )
     beta1: float = _option(0.9, "decay of Adam's first moment, in [0, 1)")
     beta2: float = _option(0.999, "decay of Adam's second moment, in [0, 1)")

@@ -57,6 +57,7 @@ def small(data_dir, tmp_path):
         batch_size=20,
         validation_size=30,
         epochs=2,
+        learning_rate_schedule="constant",
         jit=False,
         figures=False,
     )
@@ -72,11 +73,11 @@ def run(settings, stop=NoStop, **changes):
     return loop.run(flags.Config(**settings), set(settings), stop)
 
 
-def program(*arguments, **keywords):
-    """Start `python loop.py` with these arguments."""
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80"}
+def program(*arguments, script=(str(ROOT / "loop.py"),), **keywords):
+    """Start `python loop.py` (or another script) with these arguments."""
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "loop.py"), *arguments],
+        [sys.executable, *script, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -67,6 +67,8 @@ def test_the_top_level_is_as_fixed():
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True
     ).stdout.split()
+    if not listed:
+        pytest.skip("not a git checkout")
     top = {name.split("/")[0] for name in listed}
     fixed = {"README.md", "requirements.txt", "core", "loop.py", "flags.py"}
     fixed |= {"tests", "checkpoints"}
