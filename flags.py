@@ -67,7 +67,7 @@ class Config:
     batch_size: int = _option(50, "images in a step", None, True, **POSITIVE)
     learning_rate: float = _option(1e-3, "Adam's alpha")
     learning_rate_schedule: str = _option(
-        "cosine", "cosine falls to 0 over --epochs", ["constant", "cosine"]
+        "constant", "cosine falls to 0 over --epochs", ["constant", "cosine"]
     )
     beta1: float = _option(0.9, "decay of Adam's first moment, in [0, 1)")
     beta2: float = _option(0.999, "decay of Adam's second moment, in [0, 1)")

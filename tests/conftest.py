@@ -57,7 +57,6 @@ def small(data_dir, tmp_path):
         batch_size=20,
         validation_size=30,
         epochs=2,
-        learning_rate_schedule="constant",
         jit=False,
         figures=False,
     )
