@@ -104,15 +104,16 @@ def latent_space(path: Path, z_mean: np.ndarray, labels: np.ndarray) -> None:
     size = float(np.clip(60_000 / len(points), 3, 30))
     classes = np.unique(labels)
     if len(classes) <= len(PALETTE):
-        for i, label in enumerate(classes):
-            chosen = points[labels == label]
-            axes.scatter(*chosen.T, s=size, color=PALETTE[i], lw=0, label=str(label))
+        colors = np.array(PALETTE)[np.searchsorted(classes, labels)]
+        axes.scatter(*points.T, s=size, c=colors, lw=0)  # in one, so that none hides
+        for color, label in zip(PALETTE, classes, strict=False):
+            axes.scatter([], [], s=size, color=color, label=str(label))
             axes.annotate(
                 str(label),
-                np.median(chosen, axis=0),
+                np.median(points[labels == label], axis=0),
                 *(None, "data"),
-                **dict(fontsize=13, weight="bold", ha="center", va="center"),
-                bbox=dict(boxstyle="circle,pad=0.2", fc="white", ec=PALETTE[i], lw=2),
+                **dict(fontsize=12, weight="bold", ha="center", va="center"),
+                bbox=dict(boxstyle="circle,pad=0.15", fc="white", ec=color, lw=2),
             )
         axes.legend(title="label", markerscale=20 / size**0.5 / 2, loc="upper right")
     else:
