@@ -137,9 +137,9 @@ def parse(argv: list[str]) -> list[str]:
             )
         if flags.FLAGS.eager and "jit" in given() and flags.FLAGS.jit:
             raise flags.Error("--eager runs without XLA: leave out --jit")
-    except (flags.Error, UnicodeError) as error:
-        message = " ".join(str(error).split())
-        print(f"error: {message} (--help lists the flags)", file=sys.stderr)
+    except (flags.Error, ValueError, OSError, RecursionError) as error:
+        message = " ".join(str(error).split()).encode("ascii", "backslashreplace")
+        print(f"error: {message.decode()} (--help lists the flags)", file=sys.stderr)
         sys.exit(2)
     return rest
 
@@ -168,6 +168,11 @@ def settle(config: Config, given: set[str], recorded: dict) -> Config:
     try:
         past = Config(**{name: recorded[name] for name in FIELDS})
         past = dataclasses.replace(past, hidden_sizes=tuple(past.hidden_sizes))
+        for name, field in FIELDS.items():
+            if type(getattr(past, name)) is not type(field.default):
+                raise TypeError(name)
+        if not past.hidden_sizes or {type(n) for n in past.hidden_sizes} != {int}:
+            raise TypeError("hidden_sizes")
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{config.run_dir}: its config.json lacks the flags of a run ({error!r}); "

@@ -22,6 +22,9 @@ from absl import app, logging
 import flags
 
 if __name__ == "__main__":
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # until `Stop` there is nothing to save
     flags.parse(sys.argv)  # before TensorFlow's slow import: a typo shows at once
 
 
@@ -86,10 +89,18 @@ class Run(NamedTuple):
         return len(self.train_images) // self.config.batch_size
 
 
+class Interrupted(BaseException):
+    """A signal asked the program to stop."""
+
+
 class Stop:
-    """The first SIGINT or SIGTERM is noted here; the second ends the program."""
+    """The first SIGINT or SIGTERM: noted in training, which saves; else obeyed at once.
+
+    The second ends the program wherever it is.
+    """
 
     signal = 0
+    noted = False
 
     def __init__(self):
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -98,40 +109,64 @@ class Stop:
     def _request(self, number, frame):
         signal.signal(number, signal.SIG_DFL)
         self.signal = number
+        if not self.noted:
+            raise Interrupted
 
 
 def main(argv) -> int:
     """Exit code 0; 1 for what a user can mend, in one line; 128 + signal if stopped."""
     del argv
     logging.set_verbosity(logging.ERROR)  # TensorFlow narrates its checkpoints
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a path in a narrow locale
+    stop = Stop()
     try:
-        return run(flags.config(), flags.given(), Stop())
+        run(flags.config(), flags.given(), stop)
+    except Interrupted:
+        say("Stopped; what was saved is there, and the same command goes on from it.")
     except (ValueError, OSError, tf.errors.OpError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        message = " ".join(str(error).split())
+        if isinstance(error, OSError):
+            message += (
+                "; what was saved before is intact: make room, or choose a --run_dir "
+                "that can be written, and run the same command again"
+            )
+        print(f"error: {message}", file=sys.stderr)
         return 1
+    return 128 + stop.signal if stop.signal else 0
 
 
-def run(config: flags.Config, given: set[str], stop: Stop) -> int:
-    """One run of the program, in the mode that the flags ask for; the exit code."""
+def run(config: flags.Config, given: set[str], stop) -> None:
+    """One run of the program, in the mode that the flags ask for."""
     if config.eager:
         tf.config.run_functions_eagerly(True)
-    job = prepare(config, given)
-    if config.mode == "generate":
-        generate_digits(job)
-        return 0
-    if config.mode == "train":
-        train(job, stop)
-    if stop.signal:
-        return 128 + stop.signal
-    report(job)
-    return 0
+    with contextlib.ExitStack() as held:
+        job = prepare(config, given, held)
+        if config.mode == "generate":
+            generate_digits(job)
+            return
+        if config.mode == "train":
+            train(job, stop)
+        if not stop.signal:
+            report(job)
+
+
+def say(text: str) -> None:
+    """Print a line; training goes on when nobody reads (`| head`)."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # --- Setting up -----------------------------------------------------------------------
 
 
-def prepare(config: flags.Config, given: set[str]) -> Run:
-    """Load the data, make or restore the model; refusals come before compiling."""
+def prepare(config: flags.Config, given: set[str], held) -> Run:
+    """Load the data, make or restore the model; refusals come before compiling.
+
+    `held` is an ExitStack that keeps the run folder's lock.
+    """
     folder = Path(config.run_dir)
     recorded = checkpoint.read_config(folder)
     if recorded:
@@ -170,7 +205,7 @@ def prepare(config: flags.Config, given: set[str]) -> Run:
         state=state,
         manager=checkpoint.make_manager(state, folder, config.keep_checkpoints),
     )
-    restore_or_start(job)
+    restore_or_start(job, recorded, held)
     return job
 
 
@@ -215,41 +250,58 @@ def load_digits(config: flags.Config, recorded):
                     f"{error}; put the four IDX files into a folder and name it with "
                     "--data_dir=DIR, or use the built-in digits: --dataset=synthetic"
                 ) from error
-            print(f"No MNIST: {error}. Using the built-in synthetic digits instead.")
+            say(f"No MNIST: {error}. Using the built-in synthetic digits instead.")
     return "synthetic", *synthetic.draw()
 
 
-def restore_or_start(job: Run) -> None:
-    """Restore the newest checkpoint, or write a new run's config.json."""
+def restore_or_start(job: Run, recorded, held) -> None:
+    """Restore the newest whole checkpoint, or write a new run's config.json."""
     config, folder = job.config, job.folder
-    found = checkpoint.latest_step(job.manager)
     training = config.mode == "train"
+    found, notes = None, []
+    if folder.exists():
+        held.enter_context(checkpoint.lock(folder))
+        found, notes = checkpoint.restore(job.manager)
     if found is None and (not training or config.resume == "required"):
         raise ValueError(
             f"{folder}: expected a run to go on from, got no checkpoint; train one "
             f"with python loop.py --run_dir={folder}"
-        )
-    if found is None and metrics.read(folder / "metrics.jsonl"):
-        raise ValueError(
-            f"{folder} holds the metrics of a run but none of its checkpoints: put "
-            "them back, or choose another --run_dir"
         )
     if found is not None and training and config.resume == "never":
         raise ValueError(
             f"{folder} already holds a run, of {found} steps, and --resume=never does "
             "not overwrite it: choose another --run_dir"
         )
-    if found is not None:
-        checkpoint.restore(job.manager)
+    history = folder / "metrics.jsonl"
+    if found is None and metrics.read(history):
+        raise ValueError(
+            f"{folder} holds the metrics of a run but none of its checkpoints: put "
+            "them back, or choose another --run_dir"
+        )
+    versions = {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+    }
+    if found is not None and recorded["versions"]["tensorflow"] != tf.__version__:
+        notes.append(
+            f"This run was made with TensorFlow {recorded['versions']['tensorflow']}: "
+            f"under {tf.__version__} it goes on, but not in the same bits."
+        )
     if training:
-        versions = {
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "numpy": np.__version__,
-        }
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            held.enter_context(checkpoint.lock(folder))
+        checkpoint.clean(folder)
+        epochs = (found or 0) // job.steps_per_epoch
+        kept = metrics.keep_until(history, found or 0)
+        if kept < epochs:
+            notes.append(f"{history} holds {kept} of the {epochs} epochs' records.")
         record = {"flags": dataclasses.asdict(config), "versions": versions}
         checkpoint.write_config(folder, record | {"dataset": job.dataset})
         checkpoint.save(job.manager, found or 0)
+    for note in notes:
+        say(note)
 
 
 # --- Training -------------------------------------------------------------------------
@@ -259,13 +311,13 @@ def train(job: Run, stop: Stop) -> None:
     """Take the steps that are left; when stopped, save and say how to go on."""
     config, per_epoch = job.config, job.steps_per_epoch
     done, total = int(job.state.step), config.epochs * per_epoch
-    print(f"{describe(job)}\n{position(job)}", flush=True)
+    say(f"{describe(job)}\n{position(job)}")
     if done >= total:
-        print("Nothing is left to train; more --epochs would go on from here.")
+        say("Nothing is left to train; more --epochs would go on from here.")
         return
-    metrics.keep_until(job.folder / "metrics.jsonl", done)
     write_scalars = metrics.make_scalar_writer(job.folder)
     terminal = sys.stderr.isatty()
+    stop.noted = True
     with tqdm.tqdm(
         total=total, initial=done, unit="step", desc="compiling", disable=not terminal
     ) as bar:
@@ -278,16 +330,17 @@ def train(job: Run, stop: Stop) -> None:
                 record = epoch_record(job, done)
                 metrics.append(job.folder / "metrics.jsonl", record)
                 write_scalars(done, "epoch", record)
-                bar.write(epoch_line(record, config.epochs), file=sys.stdout)
-                sys.stdout.flush()
+                with bar.external_write_mode():
+                    say(epoch_line(record, config.epochs))
                 if record["epoch"] % config.checkpoint_every == 0:
                     checkpoint.save(job.manager, done)
             if stop.signal:
                 break
     checkpoint.save(job.manager, done)
+    stop.noted = False
     if stop.signal:
         again = f"Go on with: python {shlex.join(sys.argv)}"
-        print(f"Stopped and saved. {position(job)}\n{again}", flush=True)
+        say(f"Stopped and saved. {position(job)}\n{again}")
 
 
 def blocks(job: Run):
@@ -338,7 +391,7 @@ def blame(job: Run, done: int, values, squares) -> str:
     """What was not finite in step number `done`, and how to go on."""
     names = [name for name, _ in networks.named_variables(job.state.params)]
     bad = [n for n, ok in zip(names, np.isfinite(squares), strict=True) if not ok]
-    saved = checkpoint.latest_step(job.manager)
+    saved = checkpoint.saved_steps(job.folder)[0]
     return (
         f"the loss is {values[0]:g} at step {done}, epoch "
         f"{-(-done // job.steps_per_epoch)}, learning rate "
@@ -439,7 +492,7 @@ def report(job: Run) -> None:
         draw_figures(job, result.z_mean, history)
     grey = job.config.binarization == "none"
     seconds = sum(epoch["seconds"] for epoch in history)
-    print(
+    say(
         f"Data set      {record['dataset']}, {record['images']:,} test images\n"
         f"Test {'loss ' if grey else '-ELBO'}    {record['negative_elbo']:.2f} "
         f"{unit(job.config)}\n"
@@ -516,7 +569,7 @@ def generate_digits(job: Run) -> None:
         [digits[i : i + columns] for i in range(0, count, columns)],
     )
     np.save(path.with_suffix(".npy"), digits)
-    print(f"{count} digits: {path}.png, and float32 [{count}, 28, 28] in {path}.npy")
+    say(f"{count} digits: {path}.png, and float32 [{count}, 28, 28] in {path}.npy")
 
 
 if __name__ == "__main__":

@@ -1,76 +1,219 @@
-"""Save and strictly restore a `TrainState`, and the config that made it."""
+"""Save and strictly restore a `TrainState`, and the config that made it.
 
+A checkpoint is TensorFlow's files and, written last, `ckpt-<step>.json` with their
+SHA-256: what lacks it or differs from it was cut short or damaged, and is passed over.
+"""
+
+import fcntl
+import hashlib
 import json
 import os
+import shutil
+from functools import partial
 from pathlib import Path
 
 import tensorflow as tf
 
-CONFIG = "config.json"
+CONFIG, LOCK = "config.json", "lock"
+LONGEST_CONFIG = 2**20  # bytes
+
+
+# --- One process in a run folder ------------------------------------------------------
+
+
+def lock(folder: Path):
+    """Keep other processes out of a run folder until the returned file is closed.
+
+    The system frees the lock of a process that dies, however it dies.
+
+    Raises:
+      ValueError: another process has it; the message names it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / LOCK, "a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read(20).strip() or "unknown"
+        file.close()
+        raise ValueError(
+            f"{folder} is in use by process {owner}: wait for it, or choose another "
+            "--run_dir"
+        ) from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+# --- Weights, moments, step -----------------------------------------------------------
 
 
 def make_manager(state, folder: Path, keep: int) -> tf.train.CheckpointManager:
     """Checkpoints of `state` (a NamedTuple) as `ckpt-<step>`, the newest `keep`."""
     checkpoint = tf.train.Checkpoint(**state._asdict())
-    return tf.train.CheckpointManager(
-        checkpoint, str(folder), max_to_keep=keep, checkpoint_name="ckpt"
+    make = partial(
+        tf.train.CheckpointManager,
+        *(checkpoint, str(folder), keep),
+        checkpoint_name="ckpt",
     )
+    try:
+        return make()
+    except ValueError:  # TensorFlow's own list is damaged; it is made anew
+        (folder / "checkpoint").unlink()
+        return make()
 
 
 def save(manager, step: int) -> None:
-    """Save as `ckpt-<step>`, unless that is what was saved or restored last."""
-    if latest_step(manager) != step:
-        manager.save(checkpoint_number=step)
-
-
-def latest_step(manager) -> int | None:
-    """The step of the newest checkpoint; None without one."""
-    path = manager.latest_checkpoint
-    return int(path.rsplit("-", 1)[1]) if path else None
-
-
-def restore(manager) -> None:
-    """Load the newest checkpoint: every variable from it, and nothing left over.
+    """Save as `ckpt-<step>`, unless that is there whole; on disk when this returns.
 
     Raises:
-      ValueError: it is damaged, or of another model.
+      OSError: it cannot be written; the checkpoints before it are untouched.
     """
-    path = manager.latest_checkpoint
+    folder = Path(manager.directory)
+    if _damage(folder, step) is None:
+        return
     try:
-        status = manager.checkpoint.restore(path)
-        status.assert_consumed()
-    except (tf.errors.OpError, AssertionError, LookupError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
+        manager.save(checkpoint_number=step)
+    except tf.errors.OpError as error:
+        reason = error.message.split("} ")[-1].split("\n")[0]
+        raise OSError(f"ckpt-{step} cannot be written ({reason})") from error
+    for path in _parts(folder, step):
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+    digests = {path.name: _sha256(path) for path in _parts(folder, step)}
+    write_json(folder / f"ckpt-{step}.json", digests)
+    for seal in folder.glob("ckpt-*.json"):
+        if not seal.with_suffix(".index").exists():  # the manager dropped it
+            seal.unlink()
+
+
+def restore(manager) -> tuple[int | None, list[str]]:
+    """Load the newest whole checkpoint: every variable, and nothing left over.
+
+    Returns its step, and a line about each newer one that was passed over. The step
+    is None where the folder has no checkpoint at all.
+
+    Raises:
+      ValueError: all are damaged, or it is a checkpoint of another model.
+    """
+    folder, skipped = Path(manager.directory), []
+    for step in saved_steps(folder):
+        if reason := _damage(folder, step):
+            skipped.append(f"Passed over {folder}/ckpt-{step}: {reason}.")
+            continue
+        try:
+            manager.checkpoint.restore(f"{folder}/ckpt-{step}").assert_consumed()
+        except (tf.errors.OpError, AssertionError, LookupError, ValueError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise ValueError(
+                f"{folder}/ckpt-{step} cannot be restored ({reason}): it is of another "
+                "model; choose another --run_dir"
+            ) from error
+        return step, skipped
+    if skipped and saved_steps(folder) != [0]:
         raise ValueError(
-            f"{path}: cannot be restored ({reason}); move this checkpoint away to go "
-            "on from an older one, or choose another --run_dir"
-        ) from error
+            f"no checkpoint can be used. {' '.join(skipped)} Put one back, or choose "
+            "another --run_dir"
+        )
+    return None, skipped
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """The steps of which there is any part of a checkpoint, newest first."""
+    names = {path.name.split(".")[0] for path in folder.glob("ckpt-*.*")}
+    return sorted((int(n[5:]) for n in names if n[5:].isdecimal()), reverse=True)
+
+
+def _parts(folder: Path, step: int) -> list[Path]:
+    return sorted(p for p in folder.glob(f"ckpt-{step}.*") if p.suffix != ".json")
+
+
+def _damage(folder: Path, step: int) -> str | None:
+    """What is wrong with a checkpoint; None if it is whole."""
+    seal = folder / f"ckpt-{step}.json"
+    if not seal.exists():
+        return "it was not saved to its end"
+    try:
+        digests = read_json(seal)
+        for name, digest in digests.items():
+            if not (folder / name).exists():
+                return f"{name} is missing"
+            if _sha256(folder / name) != digest:
+                return f"the SHA-256 of {name} is wrong"
+        return None if digests else f"{seal.name} is damaged"
+    except (ValueError, AttributeError):
+        return f"{seal.name} is damaged"
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def clean(folder: Path) -> None:
+    """Remove what a killed process was in the middle of writing."""
+    for path in folder.glob("ckpt-*_temp"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in folder.rglob("*.partial"):
+        path.unlink()
+
+
+# --- Config ---------------------------------------------------------------------------
 
 
 def write_config(folder: Path, config: dict) -> None:
-    """Write config.json, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{CONFIG}.partial"
-    partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, folder / CONFIG)
+    """Write config.json with a SHA-256 of itself."""
+    write_json(folder / CONFIG, config | {"sha256": _seal(config)})
 
 
 def read_config(folder: Path) -> dict | None:
-    """What config.json holds; None without one.
+    """What config.json holds; None where there is no run.
 
     Raises:
-      ValueError: it cannot be read.
+      ValueError: it is damaged, or missing beside checkpoints.
     """
     path = folder / CONFIG
-    if not path.exists():
+    if not path.exists() and not saved_steps(folder):
         return None
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if {"flags", "dataset", "versions"} <= config.keys():
+        config = read_json(path)
+        if config.pop("sha256") == _seal(config):
             return config
-        raise ValueError("a key is missing")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: expected the config of a run, but {error}; choose another "
-            "--run_dir, or put the file back"
-        ) from error
+        reason = "it was changed or damaged"
+    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        reason = f"it cannot be read ({error})"
+    raise ValueError(
+        f"{path}: expected the config of the run, but {reason}; put the file back, or "
+        "choose another --run_dir"
+    )
+
+
+def _seal(config: dict) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write a file whole or not at all, on disk when this returns."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def read_json(path: Path):
+    """The value in a small JSON file; ValueError if it is not one."""
+    with open(path, "rb") as file:
+        content = file.read(LONGEST_CONFIG + 1)
+    if len(content) > LONGEST_CONFIG:
+        raise ValueError(f"longer than {LONGEST_CONFIG} bytes")
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error

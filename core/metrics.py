@@ -7,11 +7,21 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow.core.framework.summary_pb2 import SummaryMetadata
 
+LONGEST_LINE = 2**16  # bytes
+
 
 def append(path: Path, record: dict) -> None:
-    """Add one line to a JSON-lines file, and flush it."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    """Add one line to a JSON-lines file, on disk when this returns.
+
+    A last line that an earlier process could not finish is dropped first.
+    """
+    with open(path, "ab+") as file:
+        file.seek(max(0, file.tell() - LONGEST_LINE))
+        tail = file.read()
+        file.truncate(file.tell() - len(tail) + tail.rfind(b"\n") + 1)
+        file.write(json.dumps(record).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read(path: Path) -> list[dict]:
@@ -22,22 +32,35 @@ def read(path: Path) -> list[dict]:
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    records = []
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last \n
-        try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            raise ValueError(f"{path}: line {number} is damaged ({error})") from error
-    return records
+    with open(path, "rb") as file:
+        return [
+            _parse(line, f"{path}: line {number}")
+            for number, line in enumerate(
+                iter(lambda: file.readline(LONGEST_LINE), b""), 1
+            )
+            if line.endswith(b"\n") or len(line) == LONGEST_LINE
+        ]
 
 
-def keep_until(path: Path, step: int) -> None:
-    """Drop the records after `step`: steps that the run will take again."""
+def _parse(line: bytes, where: str) -> dict:
+    try:
+        record = json.loads(line)
+        if isinstance(record["step"], int):
+            return record
+        raise ValueError("its step is not a number")
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{where} is damaged ({error}): remove it, or choose another --run_dir"
+        ) from error
+
+
+def keep_until(path: Path, step: int) -> int:
+    """Drop the records after `step`, which the run will take again; how many remain."""
     records = [record for record in read(path) if record["step"] <= step]
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
     os.replace(partial, path)
+    return len(records)
 
 
 def make_scalar_writer(folder: Path):

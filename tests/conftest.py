@@ -47,12 +47,11 @@ def data_dir(tmp_path_factory, digits):
     return write_idx_folder(tmp_path_factory.mktemp("data") / "tiny", *digits)
 
 
-@pytest.fixture
-def small(data_dir, tmp_path):
+def small_settings(data_dir, folder):
     """The flags of a run of 15 steps an epoch that compiles fast."""
     return dict(
         data_dir=str(data_dir),
-        run_dir=str(tmp_path / "run"),
+        run_dir=str(folder),
         hidden_sizes=(8,),
         batch_size=20,
         validation_size=30,
@@ -62,14 +61,19 @@ def small(data_dir, tmp_path):
     )
 
 
+@pytest.fixture
+def small(data_dir, tmp_path):
+    return small_settings(data_dir, tmp_path / "run")
+
+
 class NoStop:
     signal = 0
 
 
-def run(settings, stop=NoStop, **changes):
-    """`loop.run` as if these flags had been given; the exit code."""
+def run(settings, stop=None, **changes):
+    """`loop.run` as if these flags had been given."""
     settings = settings | changes
-    return loop.run(flags.Config(**settings), set(settings), stop)
+    loop.run(flags.Config(**settings), set(settings), stop or NoStop())
 
 
 def program(*arguments, script=(str(ROOT / "loop.py"),), **keywords):

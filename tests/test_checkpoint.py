@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,12 +18,15 @@ def make_state(seed, hidden=(8,)):
     return state
 
 
+def save(state, folder, number, keep=3):
+    checkpoint.save(checkpoint.make_manager(state, folder, keep), number)
+
+
 def test_everything_comes_back(tmp_path):
     saved, other = make_state(3), make_state(4)
-    checkpoint.save(checkpoint.make_manager(saved, tmp_path, 3), 1)
+    save(saved, tmp_path, 1)
     manager = checkpoint.make_manager(other, tmp_path, 3)
-    assert checkpoint.latest_step(manager) == 1
-    checkpoint.restore(manager)
+    assert checkpoint.restore(manager) == (1, [])
     flat = tf.nest.flatten(saved._asdict())
     assert len(flat) == 3 * 8 + 3
     for a, b in zip(flat, tf.nest.flatten(other._asdict()), strict=True):
@@ -30,45 +35,117 @@ def test_everything_comes_back(tmp_path):
 
 @pytest.mark.parametrize("hidden", [(9,), (8, 8)])
 def test_another_model_is_refused(tmp_path, hidden):
-    checkpoint.save(checkpoint.make_manager(make_state(0), tmp_path, 3), 1)
+    save(make_state(0), tmp_path, 1)
     manager = checkpoint.make_manager(make_state(0, hidden), tmp_path, 3)
-    with pytest.raises(ValueError, match="ckpt-1: cannot be restored"):
+    with pytest.raises(ValueError, match="ckpt-1 cannot be restored.*another model"):
         checkpoint.restore(manager)
 
 
-def test_a_truncated_checkpoint_is_refused(tmp_path):
-    checkpoint.save(checkpoint.make_manager(make_state(0), tmp_path, 3), 1)
-    data = tmp_path / "ckpt-1.data-00000-of-00001"
-    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
-    with pytest.raises(ValueError, match="cannot be restored"):
-        checkpoint.restore(checkpoint.make_manager(make_state(0), tmp_path, 3))
+def test_an_empty_folder_has_no_checkpoint(tmp_path):
+    manager = checkpoint.make_manager(make_state(0), tmp_path, 3)
+    assert checkpoint.restore(manager) == (None, [])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-10]),
+    "flipped": flip,
+    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "emptied": lambda path: path.write_bytes(b""),
+    "missing": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("ending", ["index", "data-00000-of-00001", "json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage, ending):
+    old = make_state(1)
+    save(old, tmp_path, 10)
+    save(make_state(2), tmp_path, 20)
+    DAMAGES[damage](tmp_path / f"ckpt-20.{ending}")
+    state = make_state(3)
+    manager = checkpoint.make_manager(state, tmp_path, 3)
+    found, (note,) = checkpoint.restore(manager)
+    assert found == 10 and "Passed over" in note and "ckpt-20" in note
+    assert float(state.totals[3]) == 1
+    # What is saved from there replaces it.
+    checkpoint.save(manager, 20)
+    assert checkpoint.restore(manager) == (20, [])
+    DAMAGES[damage](tmp_path / f"ckpt-20.{ending}")
+    DAMAGES[damage](tmp_path / f"ckpt-10.{ending}")
+    with pytest.raises(ValueError, match="no checkpoint can be used. Passed over"):
+        checkpoint.restore(checkpoint.make_manager(state, tmp_path, 3))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_tensorflows_own_list_is_not_needed(tmp_path, damage):
+    save(make_state(1), tmp_path, 10)
+    DAMAGES[damage](tmp_path / "checkpoint")
+    manager = checkpoint.make_manager(make_state(2), tmp_path, 3)
+    assert checkpoint.restore(manager) == (10, [])
 
 
 def test_only_the_newest_are_kept_and_none_is_saved_twice(tmp_path):
     manager = checkpoint.make_manager(make_state(0), tmp_path, 2)
-    assert checkpoint.latest_step(manager) is None
     for number in (10, 20, 30):
         checkpoint.save(manager, number)
-    index = tmp_path / "ckpt-30.index"
-    written = index.stat().st_mtime_ns
+    written = (tmp_path / "ckpt-30.index").stat().st_mtime_ns
     checkpoint.save(manager, 30)
-    assert index.stat().st_mtime_ns == written
-    assert sorted(p.name for p in tmp_path.glob("*.index")) == [
-        "ckpt-20.index",
-        "ckpt-30.index",
-    ]
+    assert (tmp_path / "ckpt-30.index").stat().st_mtime_ns == written
+    assert checkpoint.saved_steps(tmp_path) == [30, 20]
+    assert len(list(tmp_path.iterdir())) == 2 * 3 + 1
+
+
+def test_what_a_killed_process_was_writing_is_cleaned_up(tmp_path):
+    save(make_state(1), tmp_path, 10)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    (tmp_path / "ckpt-20_temp").mkdir()
+    (tmp_path / "ckpt-20_temp" / "part").write_text("x")
+    (tmp_path / "config.json.partial").write_text("x")
+    checkpoint.clean(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_folder_is_locked_until_it_is_let_go(tmp_path):
+    with checkpoint.lock(tmp_path / "run"):
+        with pytest.raises(ValueError, match=f"in use by process {os.getpid()}:"):
+            checkpoint.lock(tmp_path / "run")
+    with checkpoint.lock(tmp_path / "run"):
+        pass
+
+
+CONFIG = {"flags": {"epochs": 3}, "dataset": {}, "versions": {}}
 
 
 def test_config_comes_back(tmp_path):
     assert checkpoint.read_config(tmp_path) is None
-    config = {"flags": {"epochs": 3}, "dataset": {}, "versions": {}}
-    checkpoint.write_config(tmp_path / "run", config)
-    assert checkpoint.read_config(tmp_path / "run") == config
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
+    checkpoint.write_config(tmp_path, CONFIG)
+    assert checkpoint.read_config(tmp_path) == CONFIG
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", "{}", '{"flags": {}}', "\x00"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[1]", b"{}", b'{"flags": {}}', b"\x00", b"\xff", b"[" * 99999, b"1"],
+)
 def test_a_damaged_config_is_refused(tmp_path, content):
-    (tmp_path / "config.json").write_text(content)
-    with pytest.raises(ValueError, match="config.json: expected the config of a run"):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match="config.json: expected the config of the run"):
+        checkpoint.read_config(tmp_path)
+
+
+def test_a_changed_or_missing_config_is_refused(tmp_path):
+    checkpoint.write_config(tmp_path, CONFIG)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"epochs": 3', '"epochs": 4'))
+    with pytest.raises(ValueError, match="it was changed or damaged"):
+        checkpoint.read_config(tmp_path)
+    path.unlink()
+    (tmp_path / "ckpt-10.index").write_text("")
+    with pytest.raises(ValueError, match="cannot be read"):
         checkpoint.read_config(tmp_path)

@@ -11,8 +11,14 @@ import tensorflow as tf
 from matplotlib.image import imread
 
 import loop
-from core import metrics, mnist
-from tests.conftest import as_arguments, program, run, write_idx_folder
+from core import checkpoint, metrics, mnist
+from tests.conftest import (
+    as_arguments,
+    program,
+    run,
+    small_settings,
+    write_idx_folder,
+)
 
 CLOCK = ("seconds",)
 METRICS = (
@@ -63,11 +69,11 @@ class StopAfter:
         return self.number if self.looks < 0 else 0
 
 
-@pytest.fixture
-def straight(small, tmp_path):
-    """The folder of a run of three epochs that was never stopped."""
-    folder = tmp_path / "straight"
-    assert run(small, epochs=3, run_dir=str(folder)) == 0
+@pytest.fixture(scope="session")
+def straight(data_dir, tmp_path_factory):
+    """The folder of a small run of three epochs that was never stopped."""
+    folder = tmp_path_factory.mktemp("straight")
+    run(small_settings(data_dir, folder), epochs=3)
     return folder
 
 
@@ -75,7 +81,7 @@ def straight(small, tmp_path):
 
 
 def test_a_run_leaves_everything_in_its_folder(small, capsys):
-    assert run(small, figures=True) == 0
+    run(small, figures=True)
     folder = Path(small["run_dir"])
     records = metrics.read(folder / "metrics.jsonl")
     assert [list(record) for record in records] == [METRICS] * 2
@@ -106,20 +112,20 @@ def test_a_run_leaves_everything_in_its_folder(small, capsys):
 
 
 def test_training_lowers_the_loss(small):
-    assert run(small, epochs=8, learning_rate=5e-3) == 0
+    run(small, epochs=8, learning_rate=5e-3)
     losses = [r["validation_loss"] for r in timeless(small["run_dir"])]
     assert losses[-1] < losses[0] - 50
 
 
 def test_grey_pixels_are_never_called_an_elbo(small, capsys):
-    assert run(small, binarization="none") == 0
+    run(small, binarization="none")
     output = capsys.readouterr().out
     assert "Test loss     " in output and "-ELBO " not in output
     assert output.count("not an ELBO") == 2
 
 
 def test_no_validation_images_is_a_choice(small):
-    assert run(small, validation_size=0, figures=True) == 0
+    run(small, validation_size=0, figures=True)
     assert "validation_loss" not in timeless(small["run_dir"])[0]
 
 
@@ -134,7 +140,7 @@ def test_no_validation_images_is_a_choice(small):
 )
 def test_settings_work_together(small, changes):
     try:
-        assert run(small, **changes) == 0
+        run(small, **changes)
     finally:
         tf.config.run_functions_eagerly(False)
     assert np.isfinite(timeless(small["run_dir"])[-1]["train_loss"])
@@ -143,11 +149,11 @@ def test_settings_work_together(small, changes):
 def test_evaluate_and_generate_use_the_runs_own_flags(small, capsys):
     run(small)
     short = {"run_dir": small["run_dir"]}
-    assert run(short, mode="evaluate", figures=False) == 0
+    run(short, mode="evaluate", figures=False)
     first, second = metrics.read(Path(small["run_dir"]) / "evaluations.jsonl")
     assert first | {"seconds": 0} == second | {"seconds": 0}
     for count, seed in ((7, 0), (7, 1), (1, 0)):
-        assert run(short, mode="generate", num_images=count, seed=seed) == 0
+        run(short, mode="generate", num_images=count, seed=seed)
         stem = Path(small["run_dir"], f"figures/generated_{count}_seed{seed}_step30")
         digits = np.load(stem.with_suffix(".npy"))
         assert digits.shape == (count, 28, 28) and digits.dtype == np.float32
@@ -162,22 +168,21 @@ def test_evaluate_and_generate_use_the_runs_own_flags(small, capsys):
 
 def test_more_epochs_go_on_from_the_end(small, straight):
     run(small, epochs=1)
-    assert run(small, epochs=3) == 0
+    run(small, epochs=3)
     assert_same_run(small["run_dir"], straight)
 
 
-@pytest.mark.parametrize("block_images", [20, 60, 140])
+@pytest.mark.parametrize("block_images", [20, 140])
 def test_a_run_stopped_inside_an_epoch_ends_in_the_same_bits(
     small, straight, monkeypatch, capsys, block_images
 ):
     monkeypatch.setattr(loop, "BLOCK_IMAGES", block_images)
-    code = 128 + signal.SIGTERM
     for looks in (1, 2, 3):
-        assert run(small, StopAfter(looks), epochs=3) == code
+        run(small, StopAfter(looks), epochs=3)
     output = capsys.readouterr().out
     assert re.search(r"Stopped and saved. Run: .*, at epoch \d and \d+ of 15", output)
     assert output.count("Go on with: python ") == 3
-    assert run(small, epochs=3) == 0
+    run(small, epochs=3)
     assert_same_run(small["run_dir"], straight)
 
 
@@ -190,7 +195,7 @@ def test_checkpoints_that_are_rarer_than_epochs_change_nothing(
         run(small, epochs=3, checkpoint_every=5)
     assert len(timeless(small["run_dir"])) == 2
     monkeypatch.undo()
-    assert run(small, epochs=3, checkpoint_every=2, keep_checkpoints=1) == 0
+    run(small, epochs=3, checkpoint_every=2, keep_checkpoints=1)
     assert_same_run(small["run_dir"], straight)
 
 
@@ -218,7 +223,7 @@ def test_a_finished_run_only_evaluates_again(small, capsys):
     run(small)
     before = weights_and_moments(small["run_dir"])
     capsys.readouterr()
-    assert run(small) == 0
+    run(small)
     assert "Nothing is left to train" in capsys.readouterr().out
     after = weights_and_moments(small["run_dir"])
     for name in before:
@@ -236,10 +241,17 @@ def test_seeds_make_different_runs_and_one_seed_the_same(small, straight, tmp_pa
 
 
 def test_a_killed_run_ends_in_the_same_bits(small, tmp_path):
-    """SIGKILL, SIGTERM and SIGINT to the real program, against an unkilled one."""
-    killed, straight = tmp_path / "killed", tmp_path / "straight"
+    """SIGKILL, SIGTERM and SIGINT to the real program, against an unkilled one.
+
+    The other one has no home, no reader, and a locale that cannot spell its folder.
+    """
+    killed, straight = tmp_path / "killed", tmp_path / "stra\u00efght"
     settings = small | {"epochs": 40, "checkpoint_every": 3}
-    whole = program(*as_arguments(settings | {"run_dir": str(straight)}))
+    whole = program(
+        *as_arguments(settings | {"run_dir": str(straight)}),
+        env={"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "HOME": "/nowhere"},
+    )
+    whole.stdout.close()
     arguments = as_arguments(settings | {"run_dir": str(killed)})
     for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (2, 130)):
         process = program(*arguments)
@@ -251,9 +263,41 @@ def test_a_killed_run_ends_in_the_same_bits(small, tmp_path):
         assert process.returncode == code, errors
         assert ("Go on with: python" in output) == (number != signal.SIGKILL)
         assert errors == ""
-    assert run(settings, run_dir=str(killed)) == 0
-    assert whole.communicate(timeout=120)[1] == ""
+    run(settings, run_dir=str(killed))
+    assert whole.stderr.read() == "" and whole.wait(timeout=120) == 0
+    whole.stderr.close()
     assert_same_run(killed, straight)
+
+
+def test_signals_are_noted_in_training_and_obeyed_elsewhere():
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        stop = loop.Stop()
+        stop.noted = True
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # for the second
+        stop.noted = False
+        with pytest.raises(loop.Interrupted):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def test_what_is_no_longer_promised_or_there_is_said(small, capsys):
+    run(small)
+    folder = Path(small["run_dir"])
+    config = checkpoint.read_config(folder)
+    config["versions"]["tensorflow"] = "2.0.0"
+    checkpoint.write_config(folder, config)
+    history = folder / "metrics.jsonl"
+    history.write_text(history.read_text()[:-9])
+    run(small, epochs=3)
+    output = capsys.readouterr().out
+    assert "made with TensorFlow 2.0.0: under" in output
+    assert "metrics.jsonl holds 1 of the 2 epochs' records" in output
+    assert [record["epoch"] for record in timeless(folder)] == [1, 3]
 
 
 def test_one_compilation_serves_the_whole_training(small, tmp_path):
@@ -271,6 +315,14 @@ def test_one_compilation_serves_the_whole_training(small, tmp_path):
     assert errors == "" and "Test -ELBO" in output
     blocks = list((tmp_path / "xla").glob("*train_block*before_optimizations.txt"))
     assert len(blocks) == 1
+
+
+def test_a_folder_in_use_is_refused(small):
+    run(small, epochs=1)
+    with checkpoint.lock(Path(small["run_dir"])):
+        for mode in ("train", "evaluate", "generate"):
+            with pytest.raises(ValueError, match=r"in use by process \d+"):
+                run(small, mode=mode)
 
 
 # --- Refusals -------------------------------------------------------------------------
@@ -298,10 +350,10 @@ def test_resume_never_and_required(small):
     with pytest.raises(ValueError, match="expected a run to go on from"):
         run(small, resume="required")
     assert not Path(small["run_dir"]).exists()
-    assert run(small, epochs=1, resume="never") == 0
+    run(small, epochs=1, resume="never")
     with pytest.raises(ValueError, match="--resume=never does not overwrite it"):
         run(small, resume="never")
-    assert run(small, resume="required") == 0
+    run(small, resume="required")
 
 
 @pytest.mark.parametrize("mode", ["evaluate", "generate"])
@@ -318,9 +370,8 @@ def test_a_batch_larger_than_the_data_is_refused(small):
         run(small, validation_size=330)
 
 
-@pytest.mark.parametrize("jit", [False, True])
-def test_a_loss_that_is_not_finite_stops_the_run(small, jit):
-    assert run(small, epochs=1) == 0
+def test_a_loss_that_is_not_finite_stops_the_run(small):
+    run(small, epochs=1)
     before = weights_and_moments(small["run_dir"])
     message = (
         r"the loss is (nan|inf) at step \d+, epoch 2, learning rate 1e\+30; the first "
@@ -328,11 +379,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(small, jit):
         r"of step 15 is kept; go on from it with a lower --learning_rate"
     )
     with pytest.raises(ValueError, match=message):
-        run(small, learning_rate=1e30, jit=jit)
+        run(small, learning_rate=1e30)
     after = weights_and_moments(small["run_dir"])
     for name in before:
         np.testing.assert_array_equal(before[name], after[name])
-    assert run(small) == 0
+    run(small)
 
 
 def test_auto_falls_back_to_synthetic_digits_and_says_so(small, monkeypatch, capsys):
@@ -343,13 +394,13 @@ def test_auto_falls_back_to_synthetic_digits_and_says_so(small, monkeypatch, cap
     monkeypatch.setattr(mnist, "fetch", unreachable)
     monkeypatch.setattr(loop.synthetic, "draw", lambda: drawn)
     settings = {k: v for k, v in small.items() if k != "data_dir"}
-    assert run(settings) == 0
+    run(settings)
     output = capsys.readouterr().out
     assert "No MNIST: cannot download x (no network). Using the built-in" in output
     assert re.search("Data set +synthetic", output)
     # Later MNIST is there: the run stays with what it was trained on.
     monkeypatch.setattr(mnist, "fetch", lambda *arguments: pytest.fail("asked"))
-    assert run(settings, epochs=3) == 0
+    run(settings, epochs=3)
     monkeypatch.setattr(mnist, "fetch", unreachable)
     with pytest.raises(ValueError, match="--data_dir=DIR.*--dataset=synthetic"):
         run(settings, dataset="mnist", run_dir=small["run_dir"] + "2")
@@ -362,7 +413,6 @@ def test_the_program_says_what_is_wrong_in_one_line(small, tmp_path):
     for arguments, code, message in (
         (in_the_way, 1, "file"),
         (["--epochs=0"], 2, "--epochs=0"),
-        (["--data_dir=/nowhere", f"--run_dir={tmp_path}/run"], 1, "no such folder"),
     ):
         process = program(*arguments)
         output, errors = process.communicate(timeout=60)
@@ -371,12 +421,13 @@ def test_the_program_says_what_is_wrong_in_one_line(small, tmp_path):
         assert errors.startswith("error: ") and errors.count("\n") == 1
         assert message in errors
     assert (tmp_path / "file").read_text() == "mine"
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("hang", [False, True])
 def test_a_closed_network_costs_at_most_ten_seconds(monkeypatch, tmp_path, hang):
     """Both where nothing answers a name look-up and where it fails at once."""
+    assert 2 * mnist.OPEN_SECONDS <= 10  # for two mirrors; the test takes less
+    monkeypatch.setattr(mnist, "OPEN_SECONDS", 0.5)
 
     def look_up(*arguments, **keywords):
         time.sleep(60 if hang else 0)
@@ -386,4 +437,4 @@ def test_a_closed_network_costs_at_most_ten_seconds(monkeypatch, tmp_path, hang)
     start = time.monotonic()
     with pytest.raises(ValueError, match="cannot download"):
         mnist.fetch("mnist", tmp_path)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 2

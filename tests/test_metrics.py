@@ -25,15 +25,29 @@ def test_a_last_line_that_was_cut_is_left_out(path):
     assert metrics.read(path) == RECORDS[:2]
 
 
-def test_another_damaged_line_is_refused(path):
-    path.write_text(path.read_text().replace('{"epoch": 2', '{"epoch" 2'))
+def test_a_line_is_added_after_a_whole_one(path):
+    path.write_text(path.read_text()[:-5])
+    metrics.append(path, RECORDS[2])
+    assert metrics.read(path) == RECORDS
+    path.write_text("x" * 9)
+    metrics.append(path, RECORDS[0])
+    assert metrics.read(path) == RECORDS[:1]
+
+
+LINES = ['{"epoch" 2}', "[]", "1", '{"epoch": 2}', '{"step": "2"}', "\x00", "[" * 9999]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_another_damaged_line_is_refused(path, line):
+    lines = path.read_text().split("\n")
+    path.write_text("\n".join([lines[0], line, *lines[2:]]))
     with pytest.raises(ValueError, match="line 2 is damaged"):
         metrics.read(path)
 
 
 def test_keep_until_drops_what_will_be_trained_again(path):
     path.write_text(path.read_text() + '{"epoch": 4, "st')
-    metrics.keep_until(path, 20)
+    assert metrics.keep_until(path, 20) == 2
     assert metrics.read(path) == RECORDS[:2]
     metrics.append(path, RECORDS[2])
     assert metrics.read(path) == RECORDS

@@ -126,11 +126,10 @@ def train(block_lengths, jit, learning_rate=1e-3, clip_norm=0.0):
 @pytest.mark.parametrize("jit", [False, True])
 def test_results_do_not_depend_on_how_steps_are_grouped(jit):
     whole, _ = train([12], jit)
-    for lengths in ([5, 0, 7], [1] * 12):
-        parts, traces = train(lengths, jit)
-        assert traces == 1
-        for name, array in whole.items():
-            np.testing.assert_array_equal(parts[name], array, err_msg=name)
+    parts, traces = train([5, 0, 6, 1], jit)
+    assert traces == 1
+    for name, array in whole.items():
+        np.testing.assert_array_equal(parts[name], array, err_msg=name)
 
 
 def test_eager_graph_and_xla_agree():

@@ -29,7 +29,9 @@ def test_every_module_has_its_place_and_its_test():
     names = {path.stem for path in CORE} - {"__init__"}
     assert names == set(ORDER)
     tests = {path.stem for path in (ROOT / "tests").glob("test_*.py")}
-    assert tests == {f"test_{name}" for name in {*ORDER, "loop", "flags", "structure"}}
+    assert tests == {
+        f"test_{name}" for name in {*ORDER, *"loop flags structure bad_inputs".split()}
+    }
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
