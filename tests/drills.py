@@ -1,0 +1,277 @@
+"""Faults too long for the test suite: `python -m tests.drills [NAME ...] [--count=N]`.
+
+kill: SIGKILL at random instants of the real program, resumed every time.
+stop: SIGINT and SIGTERM, once and twice, in training, evaluation and figures.
+damage: every file of a run folder cut at every tenth, zeroed, flipped and missing.
+disk: a file-size limit, and (as root) a full disk and a read-only one.
+numbers: a learning rate of 10, and images that are all black or all white.
+
+Each prints what it did and how it ended, and exits with 1 if anything was lost.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+import loop  # noqa: I001 (first, because it keeps TensorFlow quiet)
+from core import checkpoint, mnist, synthetic
+from tests.conftest import as_arguments, program, run, small_settings, write_idx_folder
+from tests.test_loop import assert_same_run, weights_and_moments
+
+EPOCHS = 25
+FAILURES = []
+
+
+def expect(good, what):
+    if not good:
+        FAILURES.append(what)
+        print(f"FAILED: {what}", flush=True)
+
+
+def settings_for(folder, data, **changes):
+    return small_settings(data, folder) | {"epochs": EPOCHS} | changes
+
+
+def silently(settings):
+    """`run` without its output."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        run(settings)
+
+
+def one_line(errors):
+    return errors.startswith("error: ") and errors.count("\n") == 1
+
+
+def same(one, other, what):
+    try:
+        assert_same_run(one, other)
+        return True
+    except (AssertionError, ValueError) as error:
+        expect(False, f"{what}: {str(error).strip()[:300]}")
+        return False
+
+
+def started(settings):
+    """A program that has loaded its data: its first line is out."""
+    process = program(*as_arguments(settings))
+    line = process.stdout.readline()
+    return process, line
+
+
+def kill(work, data, count):
+    """Two runs at a time are killed over and over until they are through."""
+    straight = work / "straight"
+    silently(settings_for(straight, data, figures=True))
+    lock, kills, ended, found = threading.Lock(), [], Counter(), Counter()
+
+    def worker(seed):
+        chance, number = random.Random(seed), 0
+        while len(kills) < count:
+            number += 1
+            folder = work / f"killed-{seed}-{number}"
+            settings = settings_for(folder, data, figures=True)
+            while True:
+                process = program(*as_arguments(settings))
+                if chance.random() < 0.85:
+                    process.stdout.readline()
+                    time.sleep(chance.uniform(0, 4.0))
+                else:
+                    time.sleep(chance.uniform(0, 5.0))
+                done = process.poll() is not None
+                process.kill()
+                _, errors = process.communicate()
+                if done:
+                    expect(process.returncode == 0 and not errors, f"resume: {errors}")
+                    break
+                with lock:
+                    kills.append(1)
+                    steps = checkpoint.saved_steps(folder)
+                    where = "before any" if not steps else "after some"
+                    found[f"killed {where} checkpoint"] += 1
+                    for pattern in ("*.partial", "ckpt-*_temp"):
+                        found[f"left {pattern}"] += bool(list(folder.rglob(pattern)))
+            with lock:
+                ended[
+                    "the same bits" if same(folder, straight, folder) else "OTHER"
+                ] += 1
+            shutil.rmtree(folder)
+
+    threads = [threading.Thread(target=worker, args=[seed]) for seed in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(f"kill: {len(kills)} instants; runs ended in: {dict(ended)}; {dict(found)}")
+
+
+def stop(work, data, count):
+    straight = work / "straight"
+    silently(settings_for(straight, data, figures=True))
+    ends = Counter()
+    for number, name in ((signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM")):
+        for times in (1, 2):
+            folder = work / f"{name}-{times}"
+            settings = settings_for(folder, data, figures=True)
+            for delay in (0, 0.3, 0.8, 1.5, 2.0, 2.5, 3.0):
+                process, _ = started(settings)
+                time.sleep(delay)
+                for _ in range(times):
+                    process.send_signal(number)
+                    time.sleep(0.01)
+                _, errors = process.communicate(timeout=60)
+                expect(errors == "", f"{name}: {errors}")
+                good = {0, 128 + number} | ({-number} if times == 2 else set())
+                expect(process.returncode in good, f"{name}: {process.returncode}")
+                ends[f"{name} x{times}: exit {process.returncode}"] += 1
+            silently(settings)
+            same(folder, straight, f"{name} x{times}")
+    print(f"stop: {dict(ends)}; every run ended in the same bits")
+
+
+def damages(content):
+    """(name, what to write; None to delete) for a file's content."""
+    for tenth in range(10):
+        yield f"cut at {tenth}/10", content[: len(content) * tenth // 10]
+    yield "zeroed", bytes(len(content))
+    middle = len(content) // 2
+    flipped = bytes([content[middle] ^ 4]) if content else b"x"
+    yield "flipped", content[:middle] + flipped + content[middle + 1 :]
+    yield "missing", None
+
+
+def damage(work, data, count):
+    """Three epochs, damage, then a fourth; against four that nothing happened to."""
+    whole, straight = work / "whole", work / "straight"
+    silently(settings_for(whole, data, epochs=3, figures=True))
+    silently(settings_for(straight, data, epochs=4))
+    table = {}
+    for path in sorted(p for p in whole.rglob("*") if p.is_file()):
+        name = str(path.relative_to(whole))
+        name = "events.out.tfevents.*" if name.startswith("events") else name
+        for kind, content in damages(path.read_bytes()):
+            folder = work / "damaged"
+            shutil.copytree(whole, folder)
+            victim = folder / path.relative_to(whole)
+            victim.unlink() if content is None else victim.write_bytes(content)
+            try:
+                silently(settings_for(folder, data, epochs=4))
+                one = checkpoint_arrays(folder)
+                end = "went on" if one == checkpoint_arrays(straight) else "WRONG"
+                expect(end != "WRONG", f"{name} {kind}: trained on from wrong numbers")
+            except ValueError as error:
+                end = "refused"
+                expect("\n" not in str(error), f"{name} {kind}: {error}")
+            table.setdefault(name, Counter())[end] += 1
+            shutil.rmtree(folder)
+    for name, ends in table.items():
+        print(f"damage: {name}: {dict(ends)}")
+    total = sum(map(Counter.total, table.values()))
+    print(f"damage: {total} cases on {len(table)} files")
+
+
+def checkpoint_arrays(folder):
+    return {k: v.tobytes() for k, v in weights_and_moments(folder).items()}
+
+
+def disk(work, data, count):
+    straight = work / "straight"
+    silently(settings_for(straight, data, hidden_sizes=(64,)))
+    settings = settings_for(work / "limited", data, hidden_sizes=(64,))
+    for size in (100, 2_000, 50_000, 400_000):
+        limit = size
+
+        def limited(limit=limit):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+        process = program(*as_arguments(settings), preexec_fn=limited)
+        _, errors = process.communicate(timeout=60)
+        expect(process.returncode == 1 and one_line(errors), f"limit: {errors}")
+        print(f"disk: at most {size} bytes a file: {errors.strip()[:150]}")
+    silently(settings)
+    same(work / "limited", straight, "after the file-size limit")
+    mount = work / "small"
+    mount.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", mount])
+    if made.returncode:
+        print("disk: no tmpfs could be mounted (not root?): full disk not tried")
+        return
+    try:
+        settings = settings_for(mount / "run", data, hidden_sizes=(64,), epochs=3)
+        silently(settings)
+        (mount / "filler").write_bytes(bytes(2**20))
+        with contextlib.suppress(OSError), open(mount / "filler", "ab") as file:
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+        settings["epochs"] = EPOCHS
+        process = program(*as_arguments(settings))
+        _, errors = process.communicate(timeout=60)
+        expect(process.returncode == 1 and one_line(errors), f"full: {errors}")
+        print(f"disk: full: {errors.strip()[:150]}")
+        (mount / "filler").unlink()
+        silently(settings)
+        same(mount / "run", straight, "after the full disk")
+        subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
+        for run_dir in ("run", "other"):
+            changes = {"run_dir": str(mount / run_dir), "epochs": EPOCHS + 1}
+            process = program(*as_arguments(settings | changes))
+            _, errors = process.communicate(timeout=60)
+            expect(process.returncode == 1 and one_line(errors), f"ro: {errors}")
+            print(f"disk: read-only: {errors.strip()[:150]}")
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def numbers(work, data, count):
+    blank = mnist.Digits(np.zeros([330, 28, 28], np.uint8), np.arange(330) % 10)
+    for name, images in (("black", blank.images), ("white", blank.images + 255)):
+        digits = mnist.Digits(images, blank.labels)
+        folder = write_idx_folder(work / name, digits, digits)
+        settings = settings_for(work / f"{name}-run", folder, epochs=3, figures=True)
+        process = program(*as_arguments(settings))
+        output, errors = process.communicate(timeout=60)
+        expect(process.returncode == 0 and errors == "", f"{name}: {errors}")
+        print(f"numbers: {name} images: {output.splitlines()[-6]}")
+    settings = settings_for(work / "fast", data, learning_rate=10, epochs=20)
+    process = program(*as_arguments(settings))
+    _, errors = process.communicate(timeout=60)
+    expect(process.returncode == 0 or one_line(errors), f"learning rate: {errors}")
+    print(f"numbers: learning rate 10: {errors.strip() or 'trained through'}")
+    if errors:
+        silently(settings | {"learning_rate": 1e-4})
+        print("numbers: went on with a lower learning rate")
+
+
+DRILLS = {f.__name__: f for f in (kill, stop, damage, disk, numbers)}
+
+
+def main():
+    loop.logging.set_verbosity(loop.logging.FATAL)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", choices=[[], *DRILLS], default=[])
+    parser.add_argument("--count", type=int, default=100, help="instants to kill at")
+    arguments = parser.parse_args()
+    for name in arguments.names or DRILLS:
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory() as work:
+            data = write_idx_folder(Path(work) / "data", *synthetic.draw(1, (330, 60)))
+            DRILLS[name](Path(work), data, arguments.count)
+        print(f"{name}: done in {time.monotonic() - start:.0f} s", flush=True)
+    sys.exit(1 if FAILURES else 0)
+
+
+if __name__ == "__main__":
+    main()
