@@ -255,53 +255,65 @@ def load_digits(config: flags.Config, recorded):
 
 
 def restore_or_start(job: Run, recorded, held) -> None:
-    """Restore the newest whole checkpoint, or write a new run's config.json."""
+    """Restore the newest whole checkpoint, or begin a new run's folder."""
+    found, notes = None, []
+    if job.folder.exists():
+        held.enter_context(checkpoint.lock(job.folder))
+        found, notes = checkpoint.restore(job.manager)
+    refuse(job, found)
+    if found is not None:
+        made_with = recorded["versions"]["tensorflow"]
+        if made_with != tf.__version__:
+            notes.append(
+                f"This run was made with TensorFlow {made_with}: under "
+                f"{tf.__version__} it goes on, but not in the same bits."
+            )
+    if job.config.mode == "train":
+        notes += begin(job, found or 0, held)
+    for note in notes:
+        say(note)
+
+
+def refuse(job: Run, found: int | None) -> None:
+    """Raise ValueError if what was `found` in the folder is not what was asked for."""
     config, folder = job.config, job.folder
     training = config.mode == "train"
-    found, notes = None, []
-    if folder.exists():
-        held.enter_context(checkpoint.lock(folder))
-        found, notes = checkpoint.restore(job.manager)
     if found is None and (not training or config.resume == "required"):
         raise ValueError(
             f"{folder}: expected a run to go on from, got no checkpoint; train one "
             f"with python loop.py --run_dir={folder}"
+        )
+    if found is None and metrics.read(folder / "metrics.jsonl"):
+        raise ValueError(
+            f"{folder} holds the metrics of a run but none of its checkpoints: put "
+            "them back, or choose another --run_dir"
         )
     if found is not None and training and config.resume == "never":
         raise ValueError(
             f"{folder} already holds a run, of {found} steps, and --resume=never does "
             "not overwrite it: choose another --run_dir"
         )
-    history = folder / "metrics.jsonl"
-    if found is None and metrics.read(history):
-        raise ValueError(
-            f"{folder} holds the metrics of a run but none of its checkpoints: put "
-            "them back, or choose another --run_dir"
-        )
+
+
+def begin(job: Run, done: int, held) -> list[str]:
+    """Make the folder ready for the steps after `done`; lines about what it lacks."""
+    folder, epochs = job.folder, done // job.steps_per_epoch
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        held.enter_context(checkpoint.lock(folder))
+    checkpoint.clean(folder)
+    kept = metrics.keep_until(folder / "metrics.jsonl", done)
     versions = {
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "numpy": np.__version__,
     }
-    if found is not None and recorded["versions"]["tensorflow"] != tf.__version__:
-        notes.append(
-            f"This run was made with TensorFlow {recorded['versions']['tensorflow']}: "
-            f"under {tf.__version__} it goes on, but not in the same bits."
-        )
-    if training:
-        if not folder.exists():
-            folder.mkdir(parents=True)
-            held.enter_context(checkpoint.lock(folder))
-        checkpoint.clean(folder)
-        epochs = (found or 0) // job.steps_per_epoch
-        kept = metrics.keep_until(history, found or 0)
-        if kept < epochs:
-            notes.append(f"{history} holds {kept} of the {epochs} epochs' records.")
-        record = {"flags": dataclasses.asdict(config), "versions": versions}
-        checkpoint.write_config(folder, record | {"dataset": job.dataset})
-        checkpoint.save(job.manager, found or 0)
-    for note in notes:
-        say(note)
+    record = {"flags": dataclasses.asdict(job.config), "versions": versions}
+    checkpoint.write_config(folder, record | {"dataset": job.dataset})
+    checkpoint.save(job.manager, done)
+    if kept < epochs:
+        return [f"{folder}/metrics.jsonl holds {kept} of the {epochs} epochs' records."]
+    return []
 
 
 # --- Training -------------------------------------------------------------------------
@@ -492,8 +504,11 @@ def report(job: Run) -> None:
         draw_figures(job, result.z_mean, history)
     grey = job.config.binarization == "none"
     seconds = sum(epoch["seconds"] for epoch in history)
+    name, asked = record["dataset"], job.config
+    if name == "synthetic" and asked.dataset == "auto" and not asked.data_dir:
+        name += " (built in, because MNIST could not be had)"
     say(
-        f"Data set      {record['dataset']}, {record['images']:,} test images\n"
+        f"Data set      {name}, {record['images']:,} test images\n"
         f"Test {'loss ' if grey else '-ELBO'}    {record['negative_elbo']:.2f} "
         f"{unit(job.config)}\n"
         f"  distortion  {record['distortion']:.2f}\n"

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-CONFIG, LOCK = "config.json", "lock"
+CONFIG, LOCK = "config.json", ".lock"
+PARTIAL = ("*.json.partial", "metrics.jsonl.partial", "figures/*.png.partial")
 LONGEST_CONFIG = 2**20  # bytes
 
 
@@ -159,8 +160,9 @@ def clean(folder: Path) -> None:
     """Remove what a killed process was in the middle of writing."""
     for path in folder.glob("ckpt-*_temp"):
         shutil.rmtree(path, ignore_errors=True)
-    for path in folder.rglob("*.partial"):
-        path.unlink()
+    for pattern in PARTIAL:
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 # --- Config ---------------------------------------------------------------------------

@@ -107,8 +107,13 @@ def test_what_a_killed_process_was_writing_is_cleaned_up(tmp_path):
     (tmp_path / "ckpt-20_temp").mkdir()
     (tmp_path / "ckpt-20_temp" / "part").write_text("x")
     (tmp_path / "config.json.partial").write_text("x")
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "samples.png.partial").write_text("x")
+    (tmp_path / "mine.partial").write_text("x")
+    before = sorted([*before, "figures", "mine.partial"])
     checkpoint.clean(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert not list((tmp_path / "figures").iterdir())
 
 
 def test_a_folder_is_locked_until_it_is_let_go(tmp_path):

@@ -167,9 +167,12 @@ def test_evaluate_and_generate_use_the_runs_own_flags(small, capsys):
 
 
 def test_more_epochs_go_on_from_the_end(small, straight):
+    """Also in a folder that was moved in between."""
     run(small, epochs=1)
-    run(small, epochs=3)
-    assert_same_run(small["run_dir"], straight)
+    moved = small["run_dir"] + "-moved"
+    Path(small["run_dir"]).rename(moved)
+    run(small, epochs=3, run_dir=moved)
+    assert_same_run(moved, straight)
 
 
 @pytest.mark.parametrize("block_images", [20, 140])
@@ -397,7 +400,7 @@ def test_auto_falls_back_to_synthetic_digits_and_says_so(small, monkeypatch, cap
     run(settings)
     output = capsys.readouterr().out
     assert "No MNIST: cannot download x (no network). Using the built-in" in output
-    assert re.search("Data set +synthetic", output)
+    assert re.search(r"Data set +synthetic \(built in, because MNIST", output)
     # Later MNIST is there: the run stays with what it was trained on.
     monkeypatch.setattr(mnist, "fetch", lambda *arguments: pytest.fail("asked"))
     run(settings, epochs=3)
