@@ -85,13 +85,15 @@ def kill(work, data, count):
             settings = settings_for(folder, data, figures=True)
             while True:
                 process = program(*as_arguments(settings))
-                if chance.random() < 0.85:
-                    process.stdout.readline()
-                    time.sleep(chance.uniform(0, 4.0))
+                if len(kills) < count:
+                    if chance.random() < 0.85:
+                        process.stdout.readline()  # the data are loaded
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(chance.uniform(0, 6.0))
+                    done = process.poll() is not None
+                    process.kill()
                 else:
-                    time.sleep(chance.uniform(0, 5.0))
-                done = process.poll() is not None
-                process.kill()
+                    done = True
                 _, errors = process.communicate()
                 if done:
                     expect(process.returncode == 0 and not errors, f"resume: {errors}")
