@@ -71,10 +71,8 @@ class Config:
     )
     beta1: float = _option(0.9, "decay of Adam's first moment, in [0, 1)")
     beta2: float = _option(0.999, "decay of Adam's second moment, in [0, 1)")
-    epsilon: float = _option(1e-8, "Adam's epsilon, outside the root", lower_bound=0.0)
-    clip_norm: float = _option(
-        0.0, "bound on the norm of all gradients; 0 for none", lower_bound=0.0
-    )
+    epsilon: float = _option(1e-8, "Adam's epsilon, outside the root")
+    clip_norm: float = _option(0.0, "bound on the norm of all gradients; 0 for none")
     jit: bool = _option(True, "compile with XLA; --nojit for plain graph mode")
     eager: bool = _option(False, "run step by step, for a debugger (slow)")
 
@@ -114,8 +112,12 @@ def _define():
     for name in ("beta1", "beta2"):
         _check(name, lambda beta: 0 <= beta < 1, "a number in [0, 1)")
     for name in ("epsilon", "clip_norm"):
-        _check(name, lambda x: 0 <= x < float("inf"), "a number that is not negative")
-    _check("run_dir", bool, "a folder's name")
+        _check(name, lambda x: 0 <= x < float("inf"), "a finite number, at least 0")
+    _check(
+        "run_dir",
+        lambda name: name and not set(name) & set("*?[]\\\0"),
+        r"a folder's name, without any of * ? [ ] \ (TensorFlow matches patterns)",
+    )
 
 
 def _check(name, is_good, expected):
@@ -137,6 +139,8 @@ def parse(argv: list[str]) -> list[str]:
             )
         if flags.FLAGS.eager and "jit" in given() and flags.FLAGS.jit:
             raise flags.Error("--eager runs without XLA: leave out --jit")
+        if {"dataset", "data_dir"} <= given():
+            raise flags.Error("--data_dir is read instead of --dataset: give one")
     except (flags.Error, ValueError, OSError, RecursionError) as error:
         message = " ".join(str(error).split()).encode("ascii", "backslashreplace")
         print(f"error: {message.decode()} (--help lists the flags)", file=sys.stderr)
@@ -156,14 +160,11 @@ def config() -> Config:
     return Config(**values)
 
 
-def settle(config: Config, given: set[str], recorded: dict) -> Config:
-    """The config to use in the folder of a run that was made with other flags.
-
-    Training states every flag, defaults included; the other modes take the run's own
-    for those that are not `given`. `recorded` is `dataclasses.asdict` of the run's.
+def from_record(recorded: dict, run_dir: str) -> Config:
+    """The `Config` that `dataclasses.asdict` made a record of, back from JSON.
 
     Raises:
-      ValueError: a flag that shapes the run differs from the run's.
+      ValueError: it is no such record.
     """
     try:
         past = Config(**{name: recorded[name] for name in FIELDS})
@@ -175,9 +176,21 @@ def settle(config: Config, given: set[str], recorded: dict) -> Config:
             raise TypeError("hidden_sizes")
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"{config.run_dir}: its config.json lacks the flags of a run ({error!r}); "
-            "choose another --run_dir, or put the file back"
+            f"{run_dir}: its config.json lacks the flags of a run ({error!r}); choose "
+            "another --run_dir, or put the file back"
         ) from error
+    return past
+
+
+def settle(config: Config, given: set[str], past: Config) -> Config:
+    """The config to use in the folder of a run that was made with other flags.
+
+    Training states every flag, defaults included; the other modes take the run's own
+    for those that are not `given`. `past` is the run's.
+
+    Raises:
+      ValueError: a flag that shapes the run differs from the run's.
+    """
     kept = set(OF_RUN)
     if config.mode != "train":
         kept &= given - ({"seed"} if config.mode == "generate" else set())
@@ -194,3 +207,17 @@ def settle(config: Config, given: set[str], recorded: dict) -> Config:
             "choose another --run_dir, or give the run's values"
         )
     return config
+
+
+def changes(config: Config, past: Config) -> list[str]:
+    """The flags, of those that a run may change, whose change changes its numbers."""
+    names = (
+        "learning_rate learning_rate_schedule beta1 beta2 epsilon clip_norm jit eager"
+    )
+    if "cosine" in (config.learning_rate_schedule, past.learning_rate_schedule):
+        names += " epochs"
+    return [
+        f"--{name} was {getattr(past, name)} and is {getattr(config, name)}"
+        for name in names.split()
+        if getattr(past, name) != getattr(config, name)
+    ]

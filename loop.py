@@ -5,6 +5,7 @@ Read `run` first, then `train` and `blocks`. Only this module knows all the othe
 
 import contextlib
 import dataclasses
+import errno
 import math
 import os
 import platform
@@ -22,9 +23,13 @@ from absl import app, logging
 import flags
 
 if __name__ == "__main__":
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed, as by some schedulers
+            setattr(sys, stream, open(os.devnull, "w"))
     signal.signal(
         signal.SIGINT, signal.SIG_DFL
     )  # until `Stop` there is nothing to save
+    app.define_help_flags()
     flags.parse(sys.argv)  # before TensorFlow's slow import: a typo shows at once
 
 
@@ -63,7 +68,18 @@ with _stderr_off():
     )
 
 BLOCK_IMAGES = 12_800  # in one compiled call: a second or less, then a stop is seen
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 VALIDATION, TEST = 0, 1  # indices of the EVALUATE stream
+
+
+class Data(NamedTuple):
+    """The images as the run uses them."""
+
+    record: dict  # name, sha256 and sizes, as config.json keeps them
+    train_images: tf.Tensor  # uint8 [N, 784]
+    validation_pixels: tf.Tensor  # uint8 [V, 784], binarized; V may be 0
+    test_pixels: tf.Tensor  # uint8 [T, 784], binarized
+    test_labels: np.ndarray  # [T]
 
 
 class Run(NamedTuple):
@@ -71,11 +87,7 @@ class Run(NamedTuple):
 
     config: flags.Config
     folder: Path
-    dataset: dict  # name, sha256 and sizes, as config.json records them
-    train_images: tf.Tensor  # uint8 [N, 784]
-    validation_pixels: tf.Tensor  # uint8 [V, 784], binarized; V may be 0
-    test_pixels: tf.Tensor  # uint8 [T, 784], binarized
-    test_labels: np.ndarray  # [T]
+    data: Data
     to_float: Callable  # uint8 pixels -> x
     infer: Callable  # (params, x, noise) -> Inference
     generate: Callable  # (params, z) -> logits
@@ -86,7 +98,7 @@ class Run(NamedTuple):
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self.train_images) // self.config.batch_size
+        return len(self.data.train_images) // self.config.batch_size
 
 
 class Interrupted(BaseException):
@@ -107,7 +119,8 @@ class Stop:
             signal.signal(number, self._request)
 
     def _request(self, number, frame):
-        signal.signal(number, signal.SIG_DFL)
+        for either in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(either, signal.SIG_DFL)
         self.signal = number
         if not self.noted:
             raise Interrupted
@@ -126,7 +139,7 @@ def main(argv) -> int:
         say("Stopped; what was saved is there, and the same command goes on from it.")
     except (ValueError, OSError, tf.errors.OpError) as error:
         message = " ".join(str(error).split())
-        if isinstance(error, OSError):
+        if getattr(error, "errno", None) in NO_ROOM:
             message += (
                 "; what was saved before is intact: make room, or choose a --run_dir "
                 "that can be written, and run the same command again"
@@ -141,11 +154,24 @@ def run(config: flags.Config, given: set[str], stop) -> None:
     if config.eager:
         tf.config.run_functions_eagerly(True)
     with contextlib.ExitStack() as held:
-        job = prepare(config, given, held)
+        folder = Path(config.run_dir)
+        if folder.exists():
+            held.enter_context(checkpoint.lock(folder))
+        recorded = checkpoint.read_config(folder)
+        refuse(config, recorded)
+        past = None
+        if recorded:
+            past = flags.from_record(recorded["flags"], config.run_dir)
+            config = flags.settle(config, given, past)
         if config.mode == "generate":
+            job = prepare(config, None)
+            restore(job, recorded)
             generate_digits(job)
             return
+        job = prepare(config, load_data(config, recorded))
+        done = restore(job, recorded) if recorded else None
         if config.mode == "train":
+            begin(job, done, recorded, past, held)
             train(job, stop)
         if not stop.signal:
             report(job)
@@ -162,55 +188,66 @@ def say(text: str) -> None:
 # --- Setting up -----------------------------------------------------------------------
 
 
-def prepare(config: flags.Config, given: set[str], held) -> Run:
-    """Load the data, make or restore the model; refusals come before compiling.
+def refuse(config: flags.Config, recorded) -> None:
+    """Raise ValueError if what is in the run folder is not what was asked for."""
+    folder, training = Path(config.run_dir), config.mode == "train"
+    saved = checkpoint.saved_steps(folder)
+    if not saved and (not training or config.resume == "required"):
+        raise ValueError(
+            f"{folder}: expected a run to go on from, got no checkpoint; train one "
+            f"with python loop.py --run_dir={folder}"
+        )
+    if not saved and metrics.read(folder / "metrics.jsonl"):
+        raise ValueError(
+            f"{folder} holds the metrics of a run but none of its checkpoints: put "
+            "them back, or choose another --run_dir"
+        )
+    if saved and training and config.resume == "never":
+        raise ValueError(
+            f"{folder} already holds a run, of {saved[0]} steps, and --resume=never "
+            "does not overwrite it: choose another --run_dir"
+        )
 
-    `held` is an ExitStack that keeps the run folder's lock.
-    """
-    folder = Path(config.run_dir)
-    recorded = checkpoint.read_config(folder)
-    if recorded:
-        config = flags.settle(config, given, recorded["flags"])
-    dataset, train_set, validation_set, test_set = load_data(config, recorded)
+
+def prepare(config: flags.Config, data: Data | None) -> Run:
+    """The model, new, and what belongs to it; without `data` it can only generate."""
     to_float = partial(batches.to_float, binarization=config.binarization)
-    held_out = partial(
-        batches.held_out_pixels, binarization=config.binarization, seed=config.seed
-    )
     activation = vae.ACTIVATIONS[config.activation]
     infer = partial(vae.infer, activation=activation)
-    mean_pixel = batches.mean_pixel(train_set.images)
-    state = step.init_state(
-        vae.init(config.seed, config.hidden_sizes, config.latent_dim, mean_pixel)
-    )
+    mean_pixel = batches.mean_pixel(data.train_images) if data else 0.5
+    params = vae.init(config.seed, config.hidden_sizes, config.latent_dim, mean_pixel)
+    state = step.init_state(params)
     job = Run(
         config=config,
-        folder=folder,
-        dataset=dataset,
-        train_images=batches.flatten(train_set.images),
-        validation_pixels=held_out(batches.flatten(validation_set.images), VALIDATION),
-        test_pixels=held_out(batches.flatten(test_set.images), TEST),
-        test_labels=test_set.labels,
+        folder=Path(config.run_dir),
+        data=data,
         to_float=to_float,
         infer=infer,
         generate=partial(vae.generate, activation=activation),
         evaluate=evaluate.make_evaluate(
-            *(infer, state.params, to_float, config.seed, config.latent_dim)
+            infer, params, to_float, config.seed, config.latent_dim
         ),
-        learning_rate_at=partial(
-            adam.learning_rate_at,
-            learning_rate=config.learning_rate,
-            schedule=config.learning_rate_schedule,
-            total_steps=config.epochs * (len(train_set.images) // config.batch_size),
-        ),
+        learning_rate_at=None,
         state=state,
-        manager=checkpoint.make_manager(state, folder, config.keep_checkpoints),
+        manager=checkpoint.make_manager(state, Path(config.run_dir)),
     )
-    restore_or_start(job, recorded, held)
-    return job
+    if not data:
+        return job
+    learning_rate_at = partial(
+        adam.learning_rate_at,
+        learning_rate=config.learning_rate,
+        schedule=config.learning_rate_schedule,
+        total_steps=config.epochs * job.steps_per_epoch,
+    )
+    return job._replace(learning_rate_at=learning_rate_at)
 
 
-def load_data(config: flags.Config, recorded):
-    """(what config.json records of it, training, validation and test set)."""
+def load_data(config: flags.Config, recorded) -> Data:
+    """The data set that the flags ask for, split and held out.
+
+    Raises:
+      ValueError: it cannot be had, is not the run's, or is too small.
+    """
     name, train_set, test_set = load_digits(config, recorded)
     sha256 = mnist.checksum(train_set, test_set)
     if recorded and sha256 != recorded["dataset"]["sha256"]:
@@ -226,10 +263,23 @@ def load_data(config: flags.Config, recorded):
             f"--validation_size={config.validation_size} and one "
             f"--batch_size={config.batch_size} together"
         )
-    sets = *batches.split(train_set, config.validation_size), test_set
-    names = ("train_images", "validation_images", "test_images")
-    sizes = {key: len(digits.images) for key, digits in zip(names, sets, strict=True)}
-    return {"name": name, "sha256": sha256, **sizes}, *sets
+    train_set, validation_set = batches.split(train_set, config.validation_size)
+    held_out = partial(
+        batches.held_out_pixels, binarization=config.binarization, seed=config.seed
+    )
+    return Data(
+        record={
+            "name": name,
+            "sha256": sha256,
+            "train_images": len(train_set.images),
+            "validation_images": len(validation_set.images),
+            "test_images": len(test_set.images),
+        },
+        train_images=batches.flatten(train_set.images),
+        validation_pixels=held_out(batches.flatten(validation_set.images), VALIDATION),
+        test_pixels=held_out(batches.flatten(test_set.images), TEST),
+        test_labels=test_set.labels,
+    )
 
 
 def load_digits(config: flags.Config, recorded):
@@ -254,66 +304,43 @@ def load_digits(config: flags.Config, recorded):
     return "synthetic", *synthetic.draw()
 
 
-def restore_or_start(job: Run, recorded, held) -> None:
-    """Restore the newest whole checkpoint, or begin a new run's folder."""
-    found, notes = None, []
-    if job.folder.exists():
-        held.enter_context(checkpoint.lock(job.folder))
-        found, notes = checkpoint.restore(job.manager)
-    refuse(job, found)
-    if found is not None:
-        made_with = recorded["versions"]["tensorflow"]
-        if made_with != tf.__version__:
-            notes.append(
-                f"This run was made with TensorFlow {made_with}: under "
-                f"{tf.__version__} it goes on, but not in the same bits."
-            )
-    if job.config.mode == "train":
-        notes += begin(job, found or 0, held)
+def restore(job: Run, recorded: dict) -> int | None:
+    """Load the newest whole checkpoint, and say what is not as it was; its step."""
+    done, notes = checkpoint.restore(job.manager)
+    made_with = recorded["versions"]["tensorflow"]
+    if made_with != tf.__version__:
+        notes.append(
+            f"This run was begun with TensorFlow {made_with}: under {tf.__version__} "
+            "it goes on, but not in the same bits."
+        )
     for note in notes:
         say(note)
+    return done
 
 
-def refuse(job: Run, found: int | None) -> None:
-    """Raise ValueError if what was `found` in the folder is not what was asked for."""
-    config, folder = job.config, job.folder
-    training = config.mode == "train"
-    if found is None and (not training or config.resume == "required"):
-        raise ValueError(
-            f"{folder}: expected a run to go on from, got no checkpoint; train one "
-            f"with python loop.py --run_dir={folder}"
-        )
-    if found is None and metrics.read(folder / "metrics.jsonl"):
-        raise ValueError(
-            f"{folder} holds the metrics of a run but none of its checkpoints: put "
-            "them back, or choose another --run_dir"
-        )
-    if found is not None and training and config.resume == "never":
-        raise ValueError(
-            f"{folder} already holds a run, of {found} steps, and --resume=never does "
-            "not overwrite it: choose another --run_dir"
-        )
-
-
-def begin(job: Run, done: int, held) -> list[str]:
-    """Make the folder ready for the steps after `done`; lines about what it lacks."""
-    folder, epochs = job.folder, done // job.steps_per_epoch
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        held.enter_context(checkpoint.lock(folder))
-    checkpoint.clean(folder)
-    kept = metrics.keep_until(folder / "metrics.jsonl", done)
+def begin(job: Run, done: int | None, recorded, past, held) -> None:
+    """Make the run's folder ready for the steps after `done`; None begins a run."""
+    folder = job.folder
     versions = {
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "numpy": np.__version__,
     }
-    record = {"flags": dataclasses.asdict(job.config), "versions": versions}
-    checkpoint.write_config(folder, record | {"dataset": job.dataset})
-    checkpoint.save(job.manager, done)
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        held.enter_context(checkpoint.lock(folder))
+    checkpoint.clean(folder)
+    kept = metrics.keep_until(folder / "metrics.jsonl", done or 0)
+    epochs = (done or 0) // job.steps_per_epoch
     if kept < epochs:
-        return [f"{folder}/metrics.jsonl holds {kept} of the {epochs} epochs' records."]
-    return []
+        say(f"{folder}/metrics.jsonl holds {kept} of the {epochs} epochs' records.")
+    if done is not None:
+        versions = recorded["versions"]
+        for change in flags.changes(job.config, past):
+            say(f"From here on, {change}.")
+    record = {"flags": dataclasses.asdict(job.config), "versions": versions}
+    checkpoint.write_config(folder, record | {"dataset": job.data.record})
+    checkpoint.save(job.manager, done or 0, job.config.keep_checkpoints)
 
 
 # --- Training -------------------------------------------------------------------------
@@ -340,19 +367,20 @@ def train(job: Run, stop: Stop) -> None:
             bar.update(done - bar.n)
             if done % per_epoch == 0:
                 record = epoch_record(job, done)
+                if not all(map(math.isfinite, record.values())):
+                    raise ValueError(blame(job, values, done))
                 metrics.append(job.folder / "metrics.jsonl", record)
                 write_scalars(done, "epoch", record)
                 with bar.external_write_mode():
                     say(epoch_line(record, config.epochs))
                 if record["epoch"] % config.checkpoint_every == 0:
-                    checkpoint.save(job.manager, done)
+                    save(job, values, done)
             if stop.signal:
                 break
-    checkpoint.save(job.manager, done)
+    save(job, values, done)
     stop.noted = False
     if stop.signal:
-        again = f"Go on with: python {shlex.join(sys.argv)}"
-        say(f"Stopped and saved. {position(job)}\n{again}")
+        say(f"Stopped and saved. {position(job)}\nGo on with: {command()}")
 
 
 def blocks(job: Run):
@@ -378,7 +406,7 @@ def blocks(job: Run):
     for epoch in range(done // per_epoch, config.epochs):
         start = time.perf_counter()
         pixels = batches.epoch_pixels(
-            job.train_images, config.binarization, config.seed, epoch
+            job.data.train_images, config.binarization, config.seed, epoch
         )
         order = batches.epoch_order(config.seed, epoch, len(pixels), config.batch_size)
         while (first := done - epoch * per_epoch) < per_epoch:
@@ -392,26 +420,51 @@ def blocks(job: Run):
             )
             done += int(taken)
             if not np.all(np.isfinite(values)):
-                raise ValueError(blame(job, done, values, squares))
+                raise ValueError(blame(job, values, done, squares.numpy()))
             seconds = time.perf_counter() - start
             state.seconds.assign(seconds + (state.seconds if first else 0.0))
             yield done, values.numpy()
             start = time.perf_counter()
 
 
-def blame(job: Run, done: int, values, squares) -> str:
-    """What was not finite in step number `done`, and how to go on."""
+def save(job: Run, values, done: int) -> None:
+    """A checkpoint; ValueError if a weight's square is not finite."""
+    squares = adam.squared_norms(tf.nest.flatten(job.state.params))
+    if not np.all(np.isfinite(squares)):
+        raise ValueError(blame(job, values, done))
+    checkpoint.save(job.manager, done, job.config.keep_checkpoints)
+
+
+def blame(job: Run, values, done: int, squares=()) -> str:
+    """What was not finite in step number `done`, and how to go on.
+
+    `squares` are the squared norms of the gradients, if one of them is to blame.
+    """
     names = [name for name, _ in networks.named_variables(job.state.params)]
-    bad = [n for n, ok in zip(names, np.isfinite(squares), strict=True) if not ok]
+    bad = [
+        n
+        for n, square in zip(names, squares, strict=False)
+        if not math.isfinite(square)
+    ]
+    what = (
+        f"the first variable whose gradient is not finite: {bad[0]}"
+        if bad
+        else ("every gradient is finite, but the weights are ruined")
+    )
+    rate = float(job.learning_rate_at(done - 1))
     saved = checkpoint.saved_steps(job.folder)[0]
     return (
         f"the loss is {values[0]:g} at step {done}, epoch "
-        f"{-(-done // job.steps_per_epoch)}, learning rate "
-        f"{float(job.learning_rate_at(done - 1)):g}; the first variable whose "
-        f"gradient is not finite: {bad[0] if bad else 'none'}. "
-        f"The checkpoint of step {saved} is kept; go on from it with a lower "
-        "--learning_rate or with --clip_norm"
+        f"{-(-done // job.steps_per_epoch)}, learning rate {rate:g}; {what}. The "
+        f"checkpoint of step {saved} is kept; go on from it with: "
+        + command(f"--learning_rate={rate / 10:g}")
     )
+
+
+def command(*more: str) -> str:
+    """The command line that goes on with this run."""
+    again = [word for word in sys.argv if not word.lstrip("-").startswith("resume")]
+    return shlex.join([sys.executable, *again, *more])
 
 
 def epoch_record(job: Run, done: int) -> dict:
@@ -426,8 +479,8 @@ def epoch_record(job: Run, done: int) -> dict:
         "train_distortion": distortion,
         "train_rate": rate,
     }
-    if len(job.validation_pixels):
-        held_out = job.evaluate(job.validation_pixels, VALIDATION)
+    if len(job.data.validation_pixels):
+        held_out = job.evaluate(job.data.validation_pixels, VALIDATION)
         record |= {
             "validation_loss": held_out.negative_elbo,
             "validation_distortion": held_out.distortion,
@@ -461,7 +514,7 @@ def unit(config: flags.Config) -> str:
 
 def describe(job: Run) -> str:
     """What is trained on what, in two lines."""
-    config, data = job.config, job.dataset
+    config, data = job.config, job.data.record
     hidden = [str(n) for n in config.hidden_sizes]
     sizes = "-".join(["784", *hidden, str(config.latent_dim), *hidden[::-1], "784"])
     return (
@@ -482,15 +535,15 @@ def position(job: Run) -> str:
 def report(job: Run) -> None:
     """Test numbers into evaluations.jsonl and onto the screen, and the figures."""
     start = time.perf_counter()
-    result = job.evaluate(job.test_pixels, TEST)
+    result = job.evaluate(job.data.test_pixels, TEST)
     done = int(job.state.step)
     record = {
         "split": "test",
         "epoch": done // job.steps_per_epoch,
         "step": done,
-        "dataset": job.dataset["name"],
+        "dataset": job.data.record["name"],
         "binarization": job.config.binarization,
-        "images": len(job.test_pixels),
+        "images": len(job.data.test_pixels),
         "negative_elbo": result.negative_elbo,
         "distortion": result.distortion,
         "rate": result.rate,
@@ -536,8 +589,8 @@ def prior_samples(job: Run, index: int, count: int) -> np.ndarray:
 
 def draw_figures(job: Run, z_mean: np.ndarray, history: list[dict]) -> None:
     """All figures of the run; `z_mean` [T, D] are the test images' posterior means."""
-    folder, labels = job.folder / "figures", job.test_labels
-    x = job.to_float(job.test_pixels).numpy().reshape(-1, mnist.SIDE, mnist.SIDE)
+    folder, labels = job.folder / "figures", job.data.test_labels
+    x = job.to_float(job.data.test_pixels).numpy().reshape(-1, mnist.SIDE, mnist.SIDE)
     figures.latent_space(folder / "latent_space.png", z_mean, labels)
     if job.config.latent_dim == 2:
         grid = pixel_means(job, figures.manifold_grid())

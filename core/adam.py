@@ -31,7 +31,8 @@ def bias_correction(beta: float, t):
 
 
 def squared_norms(grads):
-    """The sum of squares of each gradient, [V]; inf or nan exactly where one is."""
+    """The sum of squares of each gradient, [V]; inf or nan where a gradient is, or is
+    beyond 1e19, which no step survives either."""
     return tf.stack([tf.reduce_sum(g * g) for g in grads])
 
 
@@ -59,7 +60,7 @@ def apply(params, grads, m, v, step, learning_rate, beta1, beta2, epsilon):
     """Assign one update to every variable, and count the step.
 
     `params`, `m`, `v` are equal structures of variables, `grads` a flat list in their
-    order, `step` the int32 variable of steps taken so far.
+    order, `step` the variable of steps taken so far.
     """
     flat = tf.nest.flatten
     for p, g, m_p, v_p in zip(flat(params), grads, flat(m), flat(v), strict=True):

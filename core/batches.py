@@ -10,8 +10,6 @@ import tensorflow as tf
 from core import mnist, rng
 from core.mnist import Digits
 
-BINARIZATIONS = ("dynamic", "static", "threshold", "none")
-
 
 def split(digits: Digits, validation_size: int) -> tuple[Digits, Digits]:
     """(all but the last `validation_size` images, those last images)."""
@@ -32,12 +30,13 @@ def mean_pixel(images: np.ndarray) -> float:
     return float(np.mean(images, dtype=np.float64) / 255)
 
 
-def _binarize(images, key):
+@tf.function
+def binarize(images, key):
     """Bernoulli(pixel / 255) for every pixel of uint8 [N, 784] -> uint8 0 or 1.
 
     A byte u of randomness decides u < pixel, with u uniform over 0 .. 254: where u is
-    255, the byte of the same pixel one image on stands in for it. The probability is
-    pixel / 255 to within 2^-16, and exact for black and for white.
+    255, the byte of the same pixel of the image before stands in for it. So the
+    probability is pixel / 255 to within 2^-16, and exact for black and for white.
     """
     u = tf.reshape(rng.random_bytes(key, images.shape.num_elements()), images.shape)
     return _less_than_pixel(u, images)
@@ -47,9 +46,6 @@ def _binarize(images, key):
 def _less_than_pixel(u, images):
     u = tf.minimum(tf.where(u == 255, tf.roll(u, 1, axis=0), u), 254)
     return tf.cast(u < images, tf.uint8)
-
-
-binarize = tf.function(_binarize)
 
 
 def epoch_pixels(images, binarization: str, seed: int, epoch: int) -> tf.Tensor:

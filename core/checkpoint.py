@@ -15,7 +15,7 @@ from pathlib import Path
 import tensorflow as tf
 
 CONFIG, LOCK = "config.json", ".lock"
-PARTIAL = ("*.json.partial", "metrics.jsonl.partial", "figures/*.png.partial")
+PARTIAL = ("*.json.partial", "metrics.jsonl.partial", "figures/*.partial")
 LONGEST_CONFIG = 2**20  # bytes
 
 
@@ -51,23 +51,27 @@ def lock(folder: Path):
 # --- Weights, moments, step -----------------------------------------------------------
 
 
-def make_manager(state, folder: Path, keep: int) -> tf.train.CheckpointManager:
-    """Checkpoints of `state` (a NamedTuple) as `ckpt-<step>`, the newest `keep`."""
+def make_manager(state, folder: Path) -> tf.train.CheckpointManager:
+    """Checkpoints of `state` (a NamedTuple) in a folder; `save` decides which stay."""
     checkpoint = tf.train.Checkpoint(**state._asdict())
     make = partial(
         tf.train.CheckpointManager,
-        *(checkpoint, str(folder), keep),
+        checkpoint,
+        str(folder),
+        max_to_keep=None,
         checkpoint_name="ckpt",
     )
     try:
         return make()
     except ValueError:  # TensorFlow's own list is damaged; it is made anew
-        (folder / "checkpoint").unlink()
+        (folder / "checkpoint").unlink(missing_ok=True)
         return make()
 
 
-def save(manager, step: int) -> None:
+def save(manager, step: int, keep: int) -> None:
     """Save as `ckpt-<step>`, unless that is there whole; on disk when this returns.
+
+    Of the whole ones the newest `keep` stay; the others go only after it is sealed.
 
     Raises:
       OSError: it cannot be written; the checkpoints before it are untouched.
@@ -85,9 +89,10 @@ def save(manager, step: int) -> None:
             os.fsync(file.fileno())
     digests = {path.name: _sha256(path) for path in _parts(folder, step)}
     write_json(folder / f"ckpt-{step}.json", digests)
-    for seal in folder.glob("ckpt-*.json"):
-        if not seal.with_suffix(".index").exists():  # the manager dropped it
-            seal.unlink()
+    kept = [n for n in saved_steps(folder) if (folder / f"ckpt-{n}.json").exists()]
+    for old in set(saved_steps(folder)) - set(kept[:keep]):
+        for path in folder.glob(f"ckpt-{old}.*"):
+            path.unlink()
 
 
 def restore(manager) -> tuple[int | None, list[str]]:
@@ -144,6 +149,8 @@ def _damage(folder: Path, step: int) -> str | None:
             if _sha256(folder / name) != digest:
                 return f"the SHA-256 of {name} is wrong"
         return None if digests else f"{seal.name} is damaged"
+    except OSError as error:
+        return str(error)
     except (ValueError, AttributeError):
         return f"{seal.name} is damaged"
 
@@ -200,13 +207,21 @@ def _seal(config: dict) -> str:
 
 
 def write_json(path: Path, value: dict) -> None:
-    """Write a file whole or not at all, on disk when this returns."""
+    """Write JSON by `write_whole`."""
+    write_whole(path, json.dumps(value, indent=2).encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; it is on disk when this returns."""
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2)
+    with open(partial, "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
 
 
 def read_json(path: Path):

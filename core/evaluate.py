@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from core import objective, rng
 
-CHUNK = 1000  # images at a time: bounds the memory, does not change the result
+CHUNK = 1000  # images at a time: bounds the memory
 ACTIVE_VARIANCE = 0.01
 
 
@@ -41,8 +41,8 @@ def make_evaluate(infer, params, to_float, seed: int, latent_dim: int):
         x = to_float(pixels)
         inference = infer(params, x, noise[None])
         return (
-            tf.reduce_mean(objective.distortion(inference, x), axis=0),
-            objective.rate(inference),
+            tf.reduce_mean(objective.log_likelihood(inference, x), axis=0),
+            objective.kl(inference),
             inference.latents[-1].posterior_mean,
         )
 
@@ -53,17 +53,11 @@ def make_evaluate(infer, params, to_float, seed: int, latent_dim: int):
             evaluate_chunk(pixels[i : i + CHUNK], noise[i : i + CHUNK])
             for i in range(0, len(pixels), CHUNK)
         ]
-        distortion, rate, z_mean = (
-            np.concatenate(parts) for parts in zip(*chunks, strict=True)
-        )
-        mean_distortion = float(np.mean(distortion, dtype=np.float64))
-        mean_rate = float(np.mean(rate, dtype=np.float64))
+        log_likelihood, kl, z_mean = map(np.concatenate, zip(*chunks, strict=True))
+        distortion = -float(np.mean(log_likelihood, dtype=np.float64))
+        rate = float(np.mean(kl, dtype=np.float64))
         return Evaluation(
-            mean_distortion + mean_rate,
-            mean_distortion,
-            mean_rate,
-            active_units(z_mean),
-            z_mean,
+            distortion + rate, distortion, rate, active_units(z_mean), z_mean
         )
 
     return evaluate

@@ -5,7 +5,6 @@ from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 # Ten colors that the color-blind can tell apart: Petroff (arXiv 2107.02270).
@@ -18,7 +17,6 @@ MANIFOLD_SIDE = 20
 
 def _save(figure: Figure, path: Path) -> None:
     """Write the PNG, whole or not at all."""
-    FigureCanvasAgg(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     figure.savefig(partial, format="png", dpi=120, bbox_inches="tight")
@@ -82,7 +80,8 @@ def principal_components(z_mean: np.ndarray) -> tuple[np.ndarray, float]:
     centered = z_mean - z_mean.mean(axis=0)
     _, scales, directions = np.linalg.svd(centered, full_matrices=False)
     share = np.sum(scales[:2] ** 2) / max(np.sum(scales**2), 1e-12)
-    return centered @ directions[:2].T, float(share)
+    points = centered @ directions[:2].T
+    return np.pad(points, ((0, 0), (0, 2 - points.shape[1]))), float(share)
 
 
 def latent_space(path: Path, z_mean: np.ndarray, labels: np.ndarray) -> None:
@@ -111,7 +110,6 @@ def latent_space(path: Path, z_mean: np.ndarray, labels: np.ndarray) -> None:
             axes.annotate(
                 str(label),
                 np.median(points[labels == label], axis=0),
-                *(None, "data"),
                 **dict(fontsize=12, weight="bold", ha="center", va="center"),
                 bbox=dict(boxstyle="circle,pad=0.15", fc="white", ec=color, lw=2),
             )

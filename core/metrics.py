@@ -7,6 +7,8 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow.core.framework.summary_pb2 import SummaryMetadata
 
+from core import checkpoint
+
 LONGEST_LINE = 2**16  # bytes
 
 
@@ -24,47 +26,45 @@ def append(path: Path, record: dict) -> None:
         os.fsync(file.fileno())
 
 
-def read(path: Path) -> list[dict]:
+def read(path: Path, fields=("step",)) -> list[dict]:
     """The records of a JSON-lines file; a last line that was cut short is left out.
 
     Raises:
-      ValueError: another line is damaged.
+      ValueError: another line is damaged, or lacks a number for one of the `fields`.
     """
     if not path.exists():
         return []
     with open(path, "rb") as file:
-        return [
-            _parse(line, f"{path}: line {number}")
-            for number, line in enumerate(
-                iter(lambda: file.readline(LONGEST_LINE), b""), 1
-            )
-            if line.endswith(b"\n") or len(line) == LONGEST_LINE
-        ]
+        lines = list(iter(lambda: file.readline(LONGEST_LINE), b""))
+    if lines and not lines[-1].endswith(b"\n") and len(lines[-1]) < LONGEST_LINE:
+        lines.pop()
+    return [_parse(line, path, i, fields) for i, line in enumerate(lines, start=1)]
 
 
-def _parse(line: bytes, where: str) -> dict:
+def _parse(line: bytes, path: Path, number: int, fields) -> dict:
     try:
         record = json.loads(line)
-        if isinstance(record["step"], int):
+        if all(isinstance(record[name], (int, float)) for name in fields):
             return record
-        raise ValueError("its step is not a number")
+        reason = f"expected numbers in {', '.join(fields)}"
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise ValueError(
-            f"{where} is damaged ({error}): remove it, or choose another --run_dir"
-        ) from error
+        reason = repr(error)
+    raise ValueError(
+        f"{path}: line {number} is damaged ({reason}): remove it, or choose another "
+        "--run_dir"
+    )
 
 
 def keep_until(path: Path, step: int) -> int:
     """Drop the records after `step`, which the run will take again; how many remain."""
     records = [record for record in read(path) if record["step"] <= step]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
-    os.replace(partial, path)
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    checkpoint.write_whole(path, lines.encode())
     return len(records)
 
 
 def make_scalar_writer(folder: Path):
-    """write(step, prefix, record): a record's floats as TensorBoard scalars.
+    """write(step, prefix, record): a record's numbers as TensorBoard scalars.
 
     `tf.summary.scalar` needs the tensorboard package; events of the same form do not.
     """
@@ -76,7 +76,7 @@ def make_scalar_writer(folder: Path):
     def write(step: int, prefix: str, record: dict) -> None:
         with writer.as_default():
             for name, value in record.items():
-                if isinstance(value, float):
+                if isinstance(value, (int, float)) and name not in ("epoch", "step"):
                     value = tf.constant(value, tf.float32)
                     tf.summary.write(f"{prefix}/{name}", value, step, metadata)
         writer.flush()

@@ -216,7 +216,7 @@ def _from_mirrors(name: str, digest: str, source: Source) -> bytes:
         except urllib.error.HTTPError as error:
             reason = str(error)
             error.close()
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", None) or error)
         reasons.append(f"{mirror}: {reason}")
     raise ValueError(f"cannot download {name} ({'; '.join(reasons)})")
@@ -238,7 +238,11 @@ def _download(url: str) -> bytes:
     with (
         contextlib.closing(response),
         tqdm.tqdm(
-            total=promised or None, unit="B", unit_scale=True, desc=url.split("/")[-1]
+            total=promised or None,
+            unit="B",
+            unit_scale=True,
+            desc=url.split("/")[-1],
+            disable=None,  # on where it is seen
         ) as bar,
     ):
         while chunk := response.read1(2**16):

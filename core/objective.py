@@ -15,10 +15,10 @@ class Losses(NamedTuple):
     rate: tf.Tensor  # []
 
 
-def distortion(inference, x):
-    """-log p(x|z) in nats, [K, B]: summed over pixels, one for each sample."""
+def log_likelihood(inference, x):
+    """log p(x|z) in nats, [K, B]: summed over pixels, one for each sample."""
     log_prob = distributions.bernoulli_log_prob(x, inference.logits)
-    return -tf.reduce_sum(log_prob, axis=-1)
+    return tf.reduce_sum(log_prob, axis=-1)
 
 
 def kl_per_dim(inference):
@@ -34,9 +34,9 @@ def kl_per_dim(inference):
     )
 
 
-def rate(inference):
+def kl(inference):
     """KL(q(z|x) || p(z)) in nats, [B]: summed over dimensions and layers."""
-    return tf.add_n([tf.reduce_sum(kl, axis=-1) for kl in kl_per_dim(inference)])
+    return tf.add_n([tf.reduce_sum(layer, axis=-1) for layer in kl_per_dim(inference)])
 
 
 def negative_elbo(inference, x) -> Losses:
@@ -45,6 +45,6 @@ def negative_elbo(inference, x) -> Losses:
     Kingma and Welling (arXiv 1312.6114), equation (10). The means over samples and
     over the batch are taken once, here, last.
     """
-    mean_distortion = tf.reduce_mean(distortion(inference, x))
-    mean_rate = tf.reduce_mean(rate(inference))
-    return Losses(mean_distortion + mean_rate, mean_distortion, mean_rate)
+    distortion = -tf.reduce_mean(log_likelihood(inference, x))
+    rate = tf.reduce_mean(kl(inference))
+    return Losses(distortion + rate, distortion, rate)

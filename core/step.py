@@ -19,7 +19,7 @@ class TrainState(NamedTuple):
     params: dict
     m: dict  # first moments, shaped like params
     v: dict  # second moments
-    step: tf.Variable  # int32 []: steps taken
+    step: tf.Variable  # int64 []: steps taken (int32 cannot be on a GPU)
     totals: tf.Variable  # float64 [4]
     seconds: tf.Variable  # float64 []: training time of the current epoch
 
@@ -30,7 +30,7 @@ def init_state(params) -> TrainState:
         params,
         adam.init_moments(params),
         adam.init_moments(params),
-        tf.Variable(0, name="step"),
+        tf.Variable(0, dtype=tf.int64, name="step"),
         tf.Variable(tf.zeros([len(TOTALS)], tf.float64), name="totals"),
         tf.Variable(0.0, dtype=tf.float64, name="seconds"),
     )

@@ -2,6 +2,7 @@ import json
 import re
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -152,6 +153,7 @@ def test_evaluate_and_generate_use_the_runs_own_flags(small, capsys):
     run(short, mode="evaluate", figures=False)
     first, second = metrics.read(Path(small["run_dir"]) / "evaluations.jsonl")
     assert first | {"seconds": 0} == second | {"seconds": 0}
+    Path(small["data_dir"]).rename(small["data_dir"] + "-away")  # not needed for it
     for count, seed in ((7, 0), (7, 1), (1, 0)):
         run(short, mode="generate", num_images=count, seed=seed)
         stem = Path(small["run_dir"], f"figures/generated_{count}_seed{seed}_step30")
@@ -159,6 +161,7 @@ def test_evaluate_and_generate_use_the_runs_own_flags(small, capsys):
         assert digits.shape == (count, 28, 28) and digits.dtype == np.float32
         assert 0 < digits.min() and digits.max() < 1
         assert imread(stem.with_suffix(".png")).std() > 0.05
+    Path(small["data_dir"] + "-away").rename(small["data_dir"])
     assert "7 digits" in capsys.readouterr().out
     assert len(list(Path(small["run_dir"]).rglob("*.npy"))) == 3
 
@@ -184,7 +187,7 @@ def test_a_run_stopped_inside_an_epoch_ends_in_the_same_bits(
         run(small, StopAfter(looks), epochs=3)
     output = capsys.readouterr().out
     assert re.search(r"Stopped and saved. Run: .*, at epoch \d and \d+ of 15", output)
-    assert output.count("Go on with: python ") == 3
+    assert output.count(f"Go on with: {sys.executable} ") == 3
     run(small, epochs=3)
     assert_same_run(small["run_dir"], straight)
 
@@ -249,10 +252,11 @@ def test_a_killed_run_ends_in_the_same_bits(small, tmp_path):
     The other one has no home, no reader, and a locale that cannot spell its folder.
     """
     killed, straight = tmp_path / "killed", tmp_path / "stra\u00efght"
-    settings = small | {"epochs": 40, "checkpoint_every": 3}
+    settings = small | {"epochs": 40, "checkpoint_every": 3, "jit": True}
+    (tmp_path / "home").write_text("not a folder")
     whole = program(
         *as_arguments(settings | {"run_dir": str(straight)}),
-        env={"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "HOME": "/nowhere"},
+        env={"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "HOME": f"{tmp_path}/home"},
     )
     whole.stdout.close()
     arguments = as_arguments(settings | {"run_dir": str(killed)})
@@ -264,7 +268,7 @@ def test_a_killed_run_ends_in_the_same_bits(small, tmp_path):
         process.send_signal(number)
         output, errors = process.communicate(timeout=120)
         assert process.returncode == code, errors
-        assert ("Go on with: python" in output) == (number != signal.SIGKILL)
+        assert (f"Go on with: {sys.executable}" in output) == (number != signal.SIGKILL)
         assert errors == ""
     run(settings, run_dir=str(killed))
     assert whole.stderr.read() == "" and whole.wait(timeout=120) == 0
@@ -279,8 +283,9 @@ def test_signals_are_noted_in_training_and_obeyed_elsewhere():
         stop.noted = True
         signal.raise_signal(signal.SIGTERM)
         assert stop.signal == signal.SIGTERM
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # for the second
-        stop.noted = False
+        for number in handlers:  # for the second signal, of whichever kind
+            assert signal.getsignal(number) == signal.SIG_DFL
+        stop = loop.Stop()
         with pytest.raises(loop.Interrupted):
             signal.raise_signal(signal.SIGINT)
     finally:
@@ -296,9 +301,10 @@ def test_what_is_no_longer_promised_or_there_is_said(small, capsys):
     checkpoint.write_config(folder, config)
     history = folder / "metrics.jsonl"
     history.write_text(history.read_text()[:-9])
-    run(small, epochs=3)
+    run(small, epochs=3, learning_rate=0.002)
     output = capsys.readouterr().out
-    assert "made with TensorFlow 2.0.0: under" in output
+    assert "begun with TensorFlow 2.0.0: under" in output
+    assert "From here on, --learning_rate was 0.001 and is 0.002." in output
     assert "metrics.jsonl holds 1 of the 2 epochs' records" in output
     assert [record["epoch"] for record in timeless(folder)] == [1, 3]
 
@@ -379,7 +385,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(small):
     message = (
         r"the loss is (nan|inf) at step \d+, epoch 2, learning rate 1e\+30; the first "
         r"variable whose gradient is not finite: (en|de)coder/.*/[wb]\. The checkpoint "
-        r"of step 15 is kept; go on from it with a lower --learning_rate"
+        r"of step 15 is kept; go on from it with: .* --learning_rate=1e\+29"
     )
     with pytest.raises(ValueError, match=message):
         run(small, learning_rate=1e30)
@@ -387,6 +393,19 @@ def test_a_loss_that_is_not_finite_stops_the_run(small):
     for name in before:
         np.testing.assert_array_equal(before[name], after[name])
     run(small)
+
+
+@pytest.mark.parametrize("validation_size", [0, 30])
+def test_ruined_weights_are_not_saved(small, validation_size):
+    """One step an epoch: its loss and gradient are finite, what it makes is not."""
+    changes = dict(batch_size=300, validation_size=validation_size)
+    run(small, epochs=1, **changes)
+    with pytest.raises(
+        ValueError, match="but the weights are ruined. The checkpoint of"
+    ):
+        run(small, learning_rate=1e38, **changes)
+    assert checkpoint.saved_steps(Path(small["run_dir"])) == [1, 0]
+    run(small, learning_rate=1e-4, **changes)
 
 
 def test_auto_falls_back_to_synthetic_digits_and_says_so(small, monkeypatch, capsys):
@@ -411,6 +430,8 @@ def test_auto_falls_back_to_synthetic_digits_and_says_so(small, monkeypatch, cap
 
 def test_the_program_says_what_is_wrong_in_one_line(small, tmp_path):
     """Exit code 1, nothing written, no traceback, no TensorFlow chatter."""
+    process = program("--help")
+    assert "total, resumed ones included" in process.communicate(timeout=60)[0]
     (tmp_path / "file").write_text("mine")
     in_the_way = as_arguments(small | {"run_dir": str(tmp_path / "file")})
     for arguments, code, message in (

@@ -45,6 +45,12 @@ def test_another_damaged_line_is_refused(path, line):
         metrics.read(path)
 
 
+def test_a_record_without_a_field_is_refused(path):
+    assert metrics.read(path, ("step", "train_loss")) == RECORDS
+    with pytest.raises(ValueError, match="line 1 is damaged.*seconds"):
+        metrics.read(path, ("step", "seconds"))
+
+
 def test_keep_until_drops_what_will_be_trained_again(path):
     path.write_text(path.read_text() + '{"epoch": 4, "st')
     assert metrics.keep_until(path, 20) == 2

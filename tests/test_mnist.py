@@ -100,6 +100,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.behavior == "missing":
             self.send_error(404)
             return
+        if self.behavior == "odd":
+            self.send_response(302)
+            self.send_header("Location", "http://[x/")
+            self.end_headers()
+            return
         if self.behavior == "wrong":
             content = content[:-1] + bytes([content[-1] ^ 1])
         self.send_response(200)
@@ -179,7 +184,8 @@ def test_fetch_downloads_verifies_and_caches(serve, tmp_path, digits, of_content
 
 
 @pytest.mark.parametrize(
-    "bad", ["down", "missing", "truncated", "wrong", "hangs", "endless", "drips"]
+    "bad",
+    ["down", "missing", "truncated", "wrong", "hangs", "endless", "drips", "odd"],
 )
 def test_fetch_goes_to_the_next_mirror(serve, tmp_path, bad):
     cache = tmp_path / "cache"
