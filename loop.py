@@ -68,7 +68,8 @@ with _stderr_off():
     )
 
 BLOCK_IMAGES = 12_800  # in one compiled call: a second or less, then a stop is seen
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+# What a disk answers that cannot be written; TensorFlow's words for it have no number.
+NO_ROOM = (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 VALIDATION, TEST = 0, 1  # indices of the EVALUATE stream
 
 
@@ -139,7 +140,7 @@ def main(argv) -> int:
         say("Stopped; what was saved is there, and the same command goes on from it.")
     except (ValueError, OSError, tf.errors.OpError) as error:
         message = " ".join(str(error).split())
-        if getattr(error, "errno", None) in NO_ROOM:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             message += (
                 "; what was saved before is intact: make room, or choose a --run_dir "
                 "that can be written, and run the same command again"
