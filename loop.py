@@ -147,6 +147,9 @@ def main(argv) -> int:
             )
         print(f"error: {message}", file=sys.stderr)
         return 1
+    finally:  # all is written: a signal while Python shuts down changes nothing
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     return 128 + stop.signal if stop.signal else 0
 
 
