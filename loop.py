@@ -338,6 +338,8 @@ def begin(job: Run, done: int | None, recorded, past, held) -> None:
     epochs = (done or 0) // job.steps_per_epoch
     if kept < epochs:
         say(f"{folder}/metrics.jsonl holds {kept} of the {epochs} epochs' records.")
+    elif done and not checkpoint.metrics_are_as_saved(folder, done):
+        say(f"{folder}/metrics.jsonl was changed or damaged: its numbers may be wrong.")
     if done is not None:
         versions = recorded["versions"]
         for change in flags.changes(job.config, past):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-CONFIG, LOCK = "config.json", ".lock"
+CONFIG, METRICS, LOCK = "config.json", "metrics.jsonl", ".lock"
 PARTIAL = ("*.json.partial", "metrics.jsonl.partial", "figures/*.partial")
 LONGEST_CONFIG = 2**20  # bytes
 
@@ -88,7 +88,8 @@ def save(manager, step: int, keep: int) -> None:
         with open(path, "rb") as file:
             os.fsync(file.fileno())
     digests = {path.name: _sha256(path) for path in _parts(folder, step)}
-    write_json(folder / f"ckpt-{step}.json", digests)
+    seal = {"files": digests, "metrics": _sha256(folder / METRICS)}
+    write_json(folder / f"ckpt-{step}.json", seal)
     kept = [n for n in saved_steps(folder) if (folder / f"ckpt-{n}.json").exists()]
     for old in set(saved_steps(folder)) - set(kept[:keep]):
         for path in folder.glob(f"ckpt-{old}.*"):
@@ -142,7 +143,7 @@ def _damage(folder: Path, step: int) -> str | None:
     if not seal.exists():
         return "it was not saved to its end"
     try:
-        digests = read_json(seal)
+        digests = read_json(seal)["files"]
         for name, digest in digests.items():
             if not (folder / name).exists():
                 return f"{name} is missing"
@@ -151,11 +152,19 @@ def _damage(folder: Path, step: int) -> str | None:
         return None if digests else f"{seal.name} is damaged"
     except OSError as error:
         return str(error)
-    except (ValueError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return f"{seal.name} is damaged"
 
 
+def metrics_are_as_saved(folder: Path, step: int) -> bool:
+    """Whether metrics.jsonl holds just what it held when `step` was saved."""
+    sealed = read_json(folder / f"ckpt-{step}.json").get("metrics")
+    return sealed == _sha256(folder / METRICS)
+
+
 def _sha256(path: Path) -> str:
+    if not path.exists():
+        return ""
     with open(path, "rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(2**20):

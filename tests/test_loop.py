@@ -309,6 +309,19 @@ def test_what_is_no_longer_promised_or_there_is_said(small, capsys):
     assert [record["epoch"] for record in timeless(folder)] == [1, 3]
 
 
+def test_a_changed_digit_of_the_metrics_is_seen(small, capsys):
+    run(small)
+    run(small)
+    assert "changed or damaged" not in capsys.readouterr().out
+    history = Path(small["run_dir"], "metrics.jsonl")
+    content = history.read_text()
+    at = content.index("train_loss") + 14
+    digit = str((int(content[at]) + 1) % 10)
+    history.write_text(content[:at] + digit + content[at + 1 :])
+    run(small, epochs=3)
+    assert "metrics.jsonl was changed or damaged" in capsys.readouterr().out
+
+
 def test_one_compilation_serves_the_whole_training(small, tmp_path):
     """However blocks begin and end; and neither TensorFlow nor XLA says a word."""
     script = (
