@@ -538,6 +538,13 @@ def position(job: Run) -> str:
     return f"Run: {job.folder}, at epoch {epoch}{steps} of {job.config.epochs}"
 
 
+def curves(job: Run) -> list[str]:
+    """The fields of metrics.jsonl that the report and the figures need."""
+    kinds = ["train", "validation"] if len(job.data.validation_pixels) else ["train"]
+    parts = [f"{kind}_{part}" for kind in kinds for part in step.TOTALS[:3]]
+    return ["epoch", "step", "seconds", *parts]
+
+
 def report(job: Run) -> None:
     """Test numbers into evaluations.jsonl and onto the screen, and the figures."""
     start = time.perf_counter()
@@ -558,7 +565,7 @@ def report(job: Run) -> None:
     }
     metrics.append(job.folder / "evaluations.jsonl", record)
     metrics.make_scalar_writer(job.folder)(done, "test", record)
-    history = metrics.read(job.folder / "metrics.jsonl")
+    history = metrics.read(job.folder / "metrics.jsonl", curves(job))
     if job.config.figures:
         draw_figures(job, result.z_mean, history)
     grey = job.config.binarization == "none"

@@ -90,8 +90,9 @@ def save(manager, step: int, keep: int) -> None:
     digests = {path.name: _sha256(path) for path in _parts(folder, step)}
     seal = {"files": digests, "metrics": _sha256(folder / METRICS)}
     write_json(folder / f"ckpt-{step}.json", seal)
-    kept = [n for n in saved_steps(folder) if (folder / f"ckpt-{n}.json").exists()]
-    for old in set(saved_steps(folder)) - set(kept[:keep]):
+    saved = saved_steps(folder)  # those after `step` were passed over as damaged
+    kept = [n for n in saved if n <= step and (folder / f"ckpt-{n}.json").exists()]
+    for old in set(saved) - set(kept[:keep]):
         for path in folder.glob(f"ckpt-{old}.*"):
             path.unlink()
 

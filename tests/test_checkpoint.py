@@ -116,6 +116,17 @@ def test_a_kill_while_saving_leaves_the_one_before(tmp_path, monkeypatch, keep):
     assert checkpoint.saved_steps(tmp_path) == [30, 10][:keep]
 
 
+def test_a_damaged_later_checkpoint_does_not_push_out_a_new_one(tmp_path):
+    save(make_state(1), tmp_path, 10)
+    save(make_state(2), tmp_path, 20)
+    flip(tmp_path / "ckpt-20.index")
+    state = make_state(3)
+    manager = checkpoint.make_manager(state, tmp_path)
+    assert checkpoint.restore(manager)[0] == 10
+    checkpoint.save(manager, 15, 1)
+    assert checkpoint.restore(manager) == (15, [])
+
+
 def test_what_a_killed_process_was_writing_is_cleaned_up(tmp_path):
     save(make_state(1), tmp_path, 10)
     before = sorted(path.name for path in tmp_path.iterdir())

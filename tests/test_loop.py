@@ -322,6 +322,14 @@ def test_a_changed_digit_of_the_metrics_is_seen(small, capsys):
     assert "metrics.jsonl was changed or damaged" in capsys.readouterr().out
 
 
+def test_a_changed_key_of_the_metrics_is_refused(small):
+    run(small)
+    history = Path(small["run_dir"], "metrics.jsonl")
+    history.write_text(history.read_text().replace("seconds", "secnnds", 1))
+    with pytest.raises(ValueError, match="line 1 is damaged"):
+        run(small)
+
+
 def test_one_compilation_serves_the_whole_training(small, tmp_path):
     """However blocks begin and end; and neither TensorFlow nor XLA says a word."""
     script = (
