@@ -56,15 +56,55 @@ class Config:
         of_run=True,
     )
 
+    architecture: str = _option(
+        "dense",
+        "between image and latents: matrices of --hidden_sizes, or convolutions of "
+        "--filters (28x28 to 14x14 to 7x7 and back)",
+        ["dense", "conv"],
+        of_run=True,
+    )
     hidden_sizes: tuple[int, ...] = _option(
         (512, 256), "widths of the encoder; the decoder mirrors it", of_run=True
     )
+    filters: tuple[int, ...] = _option(
+        (32, 64), "of the two convolutions; the decoder mirrors them", of_run=True
+    )
     latent_dim: int = _option(2, "dimensions of z", None, True, **POSITIVE)
+    stochastic_layers: int = _option(
+        1, "layers of latents: 1, or 2", None, True, lower_bound=1, upper_bound=2
+    )
+    latent_dims: tuple[int, ...] = _option(
+        (100, 50), "of two layers, instead of --latent_dim, lower first", of_run=True
+    )
+    upper_hidden_sizes: tuple[int, ...] = _option(
+        (100, 100), "widths between two layers of latents", of_run=True
+    )
+    conditional: bool = _option(
+        False, "give the labels to encoder and decoder: p(x|y)", of_run=True
+    )
     activation: str = _option(
         "relu", "between layers", ["relu", "tanh", "gelu", "silu"], of_run=True
     )
 
     batch_size: int = _option(50, "images in a step", None, True, **POSITIVE)
+    objective: str = _option(
+        "elbo", "what the samples are combined to: their mean, or the IWAE bound",
+        ["elbo", "iwae"],
+    )  # fmt: skip
+    num_samples: int = _option(1, "of z for each image in training", **POSITIVE)
+    estimator: str = _option(
+        "standard",
+        "of the gradient: reparameterized; sticking the landing (stl, of the elbo); "
+        "doubly reparameterized (dreg, of iwae)",
+        ["standard", "stl", "dreg"],
+    )
+    beta: float = _option(1.0, "weight of the KL in the loss")
+    warmup_epochs: int = _option(
+        0, "in which the KL's weight rises from 0 to --beta", lower_bound=0
+    )
+    free_bits: float = _option(
+        0.0, "nats that each latent dimension's mean KL counts for at least"
+    )
     learning_rate: float = _option(1e-3, "Adam's alpha")
     learning_rate_schedule: str = _option(
         "constant", "cosine falls to 0 over --epochs", ["constant", "cosine"]
@@ -73,16 +113,42 @@ class Config:
     beta2: float = _option(0.999, "decay of Adam's second moment, in [0, 1)")
     epsilon: float = _option(1e-8, "Adam's epsilon, outside the root")
     clip_norm: float = _option(0.0, "bound on the norm of all gradients; 0 for none")
+    ema_decay: float = _option(
+        0.0,
+        "evaluate and draw with the weights' moving average; 0 for none",
+        None,
+        True,
+    )
     jit: bool = _option(True, "compile with XLA; --nojit for plain graph mode")
     eager: bool = _option(False, "run step by step, for a debugger (slow)")
 
     checkpoint_every: int = _option(1, "epochs between checkpoints", **POSITIVE)
     keep_checkpoints: int = _option(3, "newest checkpoints kept", **POSITIVE)
+    importance_samples: int = _option(
+        0, "for -log p(x) of each evaluated image, such as 5000; 0 for none",
+        lower_bound=0,
+    )  # fmt: skip
+    evaluation_images: int = _option(
+        0, "evaluate the first so many only; 0 for all", lower_bound=0
+    )
+    evaluation_split: str = _option(
+        "test", "the images to evaluate on", ["test", "validation"]
+    )
     figures: bool = _option(True, "draw figures at the end; --nofigures for none")
     num_images: int = _option(100, "digits that --mode=generate draws", **POSITIVE)
+    digit: int = _option(
+        -1, "the class that --mode=generate draws, of a --conditional run; -1 for all",
+        lower_bound=-1, upper_bound=9,
+    )  # fmt: skip
+
+    @property
+    def latents(self) -> tuple[int, ...]:
+        """The dimensions of each layer of latents."""
+        return self.latent_dims if self.stochastic_layers == 2 else (self.latent_dim,)
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+SIZES = [name for name, field in FIELDS.items() if type(field.default) is tuple]
 OF_RUN = [name for name, field in FIELDS.items() if field.metadata["of_run"]]
 
 
@@ -103,15 +169,20 @@ def _define():
             flags.DEFINE_string(name, field.default, help)
         else:
             flags.DEFINE_list(name, [str(n) for n in field.default], help)
-    _check(
-        "hidden_sizes",
-        lambda sizes: sizes and all(n.isdecimal() and int(n) > 0 for n in sizes),
-        "positive sizes joined by commas, such as 512,256",
-    )
+    for name in SIZES:
+        pair = name in ("filters", "latent_dims")
+        _check(
+            name,
+            lambda sizes, pair=pair: (
+                (len(sizes) == 2 if pair else sizes)
+                and all(n.isdecimal() and int(n) > 0 for n in sizes)
+            ),
+            f"{'two ' if pair else ''}positive sizes joined by commas, such as 512,256",
+        )
     _check("learning_rate", lambda x: 0 < x < float("inf"), "a positive number")
-    for name in ("beta1", "beta2"):
+    for name in ("beta1", "beta2", "ema_decay"):
         _check(name, lambda beta: 0 <= beta < 1, "a number in [0, 1)")
-    for name in ("epsilon", "clip_norm"):
+    for name in ("epsilon", "clip_norm", "beta", "free_bits"):
         _check(name, lambda x: 0 <= x < float("inf"), "a finite number, at least 0")
     _check(
         "run_dir",
@@ -137,15 +208,72 @@ def parse(argv: list[str]) -> list[str]:
             raise flags.Error(
                 f"unexpected {rest[1]!r}: every setting is a --flag=value"
             )
-        if flags.FLAGS.eager and "jit" in given() and flags.FLAGS.jit:
-            raise flags.Error("--eager runs without XLA: leave out --jit")
         if {"dataset", "data_dir"} <= given():
             raise flags.Error("--data_dir is read instead of --dataset: give one")
+        if flags.FLAGS.mode == "train":
+            check(config(), given())
     except (flags.Error, ValueError, OSError, RecursionError) as error:
         message = " ".join(str(error).split()).encode("ascii", "backslashreplace")
         print(f"error: {message.decode()} (--help lists the flags)", file=sys.stderr)
         sys.exit(2)
     return rest
+
+
+def check(config: Config, given: set[str]) -> None:
+    """Raise ValueError, with the reason, if flags contradict each other."""
+    two, conv = config.stochastic_layers == 2, config.architecture == "conv"
+    iwae, estimator = config.objective == "iwae", config.estimator
+    weighted = config.beta != 1 or config.warmup_epochs
+    grey = config.binarization == "none"
+    without_meaning = {
+        "--eager runs without XLA: leave out --jit": (
+            config.eager and "jit" in given and config.jit
+        ),
+        "--latent_dim is of one layer: give both sizes in --latent_dims": (
+            two and "latent_dim" in given
+        ),
+        "--latent_dims and --upper_hidden_sizes are of --stochastic_layers=2": (
+            not two and {"latent_dims", "upper_hidden_sizes"} & given
+        ),
+        "--hidden_sizes are of --architecture=dense: give --filters": (
+            conv and "hidden_sizes" in given
+        ),
+        "--filters are of --architecture=conv": not conv and "filters" in given,
+        "--estimator=stl is biased for the IWAE bound: use dreg": (
+            iwae and estimator == "stl"
+        ),
+        "--estimator=dreg is of --objective=iwae: for the elbo, use stl": (
+            not iwae and estimator == "dreg"
+        ),
+        "--estimator=dreg is derived for one layer of latents": (
+            two and estimator == "dreg"
+        ),
+        "--estimator=dreg is derived for the unweighted bound: leave out "
+        "--warmup_epochs": weighted and estimator == "dreg",
+        "--objective=iwae bounds log p(x) for --beta=1 alone": (
+            iwae and config.beta != 1
+        ),
+        "--free_bits are a floor under the analytic KL, which --objective=iwae and "
+        "--estimator=stl do not use": (
+            config.free_bits and (iwae or estimator == "stl")
+        ),
+        "grey pixels (--binarization=none) have no likelihood: leave out "
+        "--objective=iwae and --importance_samples": (
+            grey and (iwae or config.importance_samples)
+        ),
+        "--digit is of --mode=generate": config.digit >= 0
+        and config.mode != "generate",
+        "--digit needs a run that was trained with --conditional": (
+            config.digit >= 0 and not config.conditional
+        ),
+        "--evaluation_split=validation needs validation images: give a "
+        "--validation_size": (
+            config.evaluation_split == "validation" and not config.validation_size
+        ),
+    }
+    for reason, is_so in without_meaning.items():
+        if is_so:
+            raise ValueError(reason)
 
 
 def given() -> set[str]:
@@ -156,8 +284,8 @@ def given() -> set[str]:
 def config() -> Config:
     """The parsed flags."""
     values = {name: flags.FLAGS[name].value for name in FIELDS}
-    values["hidden_sizes"] = tuple(int(n) for n in values["hidden_sizes"])
-    return Config(**values)
+    sizes = {name: tuple(int(n) for n in values[name]) for name in SIZES}
+    return Config(**values | sizes)
 
 
 def from_record(recorded: dict, run_dir: str) -> Config:
@@ -167,13 +295,14 @@ def from_record(recorded: dict, run_dir: str) -> Config:
       ValueError: it is no such record.
     """
     try:
-        past = Config(**{name: recorded[name] for name in FIELDS})
-        past = dataclasses.replace(past, hidden_sizes=tuple(past.hidden_sizes))
+        values = {name: recorded[name] for name in FIELDS}
+        past = Config(**values | {name: tuple(values[name]) for name in SIZES})
         for name, field in FIELDS.items():
             if type(getattr(past, name)) is not type(field.default):
                 raise TypeError(name)
-        if not past.hidden_sizes or {type(n) for n in past.hidden_sizes} != {int}:
-            raise TypeError("hidden_sizes")
+        for name in SIZES:
+            if {type(n) for n in values[name]} != {int}:
+                raise TypeError(name)
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{run_dir}: its config.json lacks the flags of a run ({error!r}); choose "
@@ -206,13 +335,15 @@ def settle(config: Config, given: set[str], past: Config) -> Config:
             f"{config.run_dir} holds a run with other flags: {', '.join(differing)}; "
             "choose another --run_dir, or give the run's values"
         )
+    check(config, given)
     return config
 
 
 def changes(config: Config, past: Config) -> list[str]:
     """The flags, of those that a run may change, whose change changes its numbers."""
     names = (
-        "learning_rate learning_rate_schedule beta1 beta2 epsilon clip_norm jit eager"
+        "objective num_samples estimator beta warmup_epochs free_bits learning_rate "
+        "learning_rate_schedule beta1 beta2 epsilon clip_norm jit eager"
     )
     if "cosine" in (config.learning_rate_schedule, past.learning_rate_schedule):
         names += " epochs"

@@ -58,29 +58,39 @@ with _stderr_off():
         checkpoint,
         evaluate,
         figures,
+        hierarchical,
         metrics,
         mnist,
         networks,
+        objective,
+        probes,
         rng,
         step,
         synthetic,
         vae,
     )
 
-BLOCK_IMAGES = 12_800  # in one compiled call: a second or less, then a stop is seen
+BLOCK_SAMPLES = 12_800  # in one compiled call: a second or less, then a stop is seen
 # What a disk answers that cannot be written; TensorFlow's words for it have no number.
 NO_ROOM = (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
-VALIDATION, TEST = 0, 1  # indices of the EVALUATE stream
+SPLITS = {"validation": 0, "test": 1, "train": 2}  # indices of the EVALUATE stream
+
+
+class Split(NamedTuple):
+    """Images that stay as they are, binarized once for the whole run."""
+
+    pixels: tf.Tensor  # uint8 [N, 784]; N may be 0
+    labels: tf.Tensor  # uint8 [N]
 
 
 class Data(NamedTuple):
     """The images as the run uses them."""
 
     record: dict  # name, sha256 and sizes, as config.json keeps them
-    train_images: tf.Tensor  # uint8 [N, 784]
-    validation_pixels: tf.Tensor  # uint8 [V, 784], binarized; V may be 0
-    test_pixels: tf.Tensor  # uint8 [T, 784], binarized
-    test_labels: np.ndarray  # [T]
+    train_images: tf.Tensor  # uint8 [N, 784], grey
+    train_labels: tf.Tensor  # uint8 [N]
+    validation: Split
+    test: Split
 
 
 class Run(NamedTuple):
@@ -89,10 +99,11 @@ class Run(NamedTuple):
     config: flags.Config
     folder: Path
     data: Data
-    to_float: Callable  # uint8 pixels -> x
-    infer: Callable  # (params, x, noise) -> Inference
-    generate: Callable  # (params, z) -> logits
-    evaluate: Callable  # (pixels, index) -> Evaluation
+    to_batch: Callable  # (uint8 pixels, labels) -> x, y
+    infer: Callable  # (params, x, noise, y=y) -> Inference
+    decode: Callable  # (params, z, y=y) -> logits of p(x|z)
+    generate: Callable  # (params, noise, y=y) -> logits of a draw from the prior
+    evaluate: Callable  # (pixels, labels, index) -> Evaluation
     learning_rate_at: Callable  # step -> learning rate
     state: step.TrainState
     manager: tf.train.CheckpointManager
@@ -215,21 +226,28 @@ def refuse(config: flags.Config, recorded) -> None:
 
 def prepare(config: flags.Config, data: Data | None) -> Run:
     """The model, new, and what belongs to it; without `data` it can only generate."""
-    to_float = partial(batches.to_float, binarization=config.binarization)
-    activation = vae.ACTIVATIONS[config.activation]
-    infer = partial(vae.infer, activation=activation)
+    to_batch = partial(
+        batches.to_batch,
+        binarization=config.binarization,
+        conditional=config.conditional,
+    )
     mean_pixel = batches.mean_pixel(data.train_images) if data else 0.5
-    params = vae.init(config.seed, config.hidden_sizes, config.latent_dim, mean_pixel)
-    state = step.init_state(params)
+    model, params = build(config, mean_pixel)
+    infer, decode, generate = (
+        partial(function, activation=networks.ACTIVATIONS[config.activation])
+        for function in (model.infer, model.decode, model.generate)
+    )
+    state = step.init_state(params, ema=bool(config.ema_decay))
     job = Run(
         config=config,
         folder=Path(config.run_dir),
         data=data,
-        to_float=to_float,
+        to_batch=to_batch,
         infer=infer,
-        generate=partial(vae.generate, activation=activation),
+        decode=decode,
+        generate=generate,
         evaluate=evaluate.make_evaluate(
-            infer, params, to_float, config.seed, config.latent_dim
+            infer, state.averaged, to_batch, config.seed, config.latents
         ),
         learning_rate_at=None,
         state=state,
@@ -244,6 +262,20 @@ def prepare(config: flags.Config, data: Data | None) -> Run:
         total_steps=config.epochs * job.steps_per_epoch,
     )
     return job._replace(learning_rate_at=learning_rate_at)
+
+
+def build(config: flags.Config, mean_pixel: float):
+    """(the module of the model that the flags ask for, its new parameters)."""
+    shared = dict(
+        mean_pixel=mean_pixel,
+        classes=mnist.CLASSES if config.conditional else 0,
+        filters=config.filters if config.architecture == "conv" else (),
+    )
+    sizes = config.seed, config.hidden_sizes
+    if config.stochastic_layers == 1:
+        return vae, vae.init(*sizes, config.latent_dim, **shared)
+    upper = config.upper_hidden_sizes
+    return hierarchical, hierarchical.init(*sizes, config.latent_dims, upper, **shared)
 
 
 def load_data(config: flags.Config, recorded) -> Data:
@@ -267,10 +299,21 @@ def load_data(config: flags.Config, recorded) -> Data:
             f"--validation_size={config.validation_size} and one "
             f"--batch_size={config.batch_size} together"
         )
+    most = max(train_set.labels.max(), test_set.labels.max())
+    if config.conditional and most >= mnist.CLASSES:
+        raise ValueError(
+            f"expected labels from 0 to {mnist.CLASSES - 1} for --conditional, got "
+            f"{most} in {name}"
+        )
     train_set, validation_set = batches.split(train_set, config.validation_size)
-    held_out = partial(
-        batches.held_out_pixels, binarization=config.binarization, seed=config.seed
-    )
+
+    def held_out(digits, split):
+        images = batches.flatten(digits.images)
+        pixels = batches.held_out_pixels(
+            images, SPLITS[split], config.binarization, config.seed
+        )
+        return Split(pixels, tf.constant(digits.labels))
+
     return Data(
         record={
             "name": name,
@@ -280,9 +323,9 @@ def load_data(config: flags.Config, recorded) -> Data:
             "test_images": len(test_set.images),
         },
         train_images=batches.flatten(train_set.images),
-        validation_pixels=held_out(batches.flatten(validation_set.images), VALIDATION),
-        test_pixels=held_out(batches.flatten(test_set.images), TEST),
-        test_labels=test_set.labels,
+        train_labels=tf.constant(train_set.labels),
+        validation=held_out(validation_set, "validation"),
+        test=held_out(test_set, "test"),
     )
 
 
@@ -396,17 +439,17 @@ def blocks(job: Run):
       ValueError: a loss or a gradient is not finite.
     """
     config, state, per_epoch = job.config, job.state, job.steps_per_epoch
-    block_steps = math.ceil(
-        per_epoch / math.ceil(per_epoch * config.batch_size / BLOCK_IMAGES)
-    )
+    samples = per_epoch * config.batch_size * config.num_samples
+    block_steps = math.ceil(per_epoch / math.ceil(samples / BLOCK_SAMPLES))
     train_step = step.make_train_step(
-        *(job.infer, job.learning_rate_at),
-        *(config.beta1, config.beta2, config.epsilon, config.clip_norm),
+        *(make_gradients(job), job.learning_rate_at, config.beta1, config.beta2),
+        *(config.epsilon, config.clip_norm, config.ema_decay),
     )
     jit = config.jit and not config.eager
-    train_block = step.make_train_block(state, train_step, job.to_float, jit)
-    noise_shape = [1, config.batch_size, config.latent_dim]
+    train_block = step.make_train_block(state, train_step, job.to_batch, jit)
+    noise_shape = [config.num_samples, config.batch_size, sum(config.latents)]
     draw_noise = step.make_draw_noise(config.seed, block_steps, noise_shape)
+    labels = job.data.train_labels
     done = int(state.step)
     compiled = False
     for epoch in range(done // per_epoch, config.epochs):
@@ -418,11 +461,11 @@ def blocks(job: Run):
         while (first := done - epoch * per_epoch) < per_epoch:
             noise, at = draw_noise(tf.constant(done)), tf.constant(first)
             if not compiled:  # a block of no steps, so that no epoch's time has it in
-                train_block(pixels, order, noise, at, tf.constant(0))
+                train_block(pixels, labels, order, noise, at, tf.constant(0))
                 compiled, start = True, time.perf_counter()
             count = min(block_steps, per_epoch - first)
             taken, values, squares = train_block(
-                pixels, order, noise, at, tf.constant(count)
+                pixels, labels, order, noise, at, tf.constant(count)
             )
             done += int(taken)
             if not np.all(np.isfinite(values)):
@@ -431,6 +474,28 @@ def blocks(job: Run):
             state.seconds.assign(seconds + (state.seconds if first else 0.0))
             yield done, values.numpy()
             start = time.perf_counter()
+
+
+def make_gradients(job: Run):
+    """gradients(params, x, noise, y, at step) -> `Losses`, gradients."""
+    config = job.config
+    compute = step.loss_and_gradients
+    if config.estimator == "dreg":
+        compute = step.loss_and_doubly_reparameterized_gradients
+
+    def gradients(params, x, noise, y, at):
+        losses = partial(
+            objective.losses,
+            objective=config.objective,
+            estimator=config.estimator,
+            kl_weight=objective.kl_weight_at(
+                at, config.beta, config.warmup_epochs * job.steps_per_epoch
+            ),
+            free_bits=config.free_bits,
+        )
+        return compute(job.infer, losses, params, x, noise, y)
+
+    return gradients
 
 
 def save(job: Run, values, done: int) -> None:
@@ -485,8 +550,8 @@ def epoch_record(job: Run, done: int) -> dict:
         "train_distortion": distortion,
         "train_rate": rate,
     }
-    if len(job.data.validation_pixels):
-        held_out = job.evaluate(job.data.validation_pixels, VALIDATION)
+    if len(job.data.validation.pixels):
+        held_out = job.evaluate(*job.data.validation, SPLITS["validation"])
         record |= {
             "validation_loss": held_out.negative_elbo,
             "validation_distortion": held_out.distortion,
@@ -500,14 +565,18 @@ def epoch_record(job: Run, done: int) -> dict:
 
 
 def epoch_line(record: dict, epochs: int) -> str:
-    """An epoch's record for people: each loss = distortion + rate."""
+    """An epoch's record for people: each -ELBO = distortion + rate."""
     line = f"epoch {record['epoch']}/{epochs}"
     for kind in ("train", "validation"):
         if f"{kind}_loss" in record:
-            line += (
-                f"  {kind} {record[f'{kind}_loss']:.2f} = "
-                f"{record[f'{kind}_distortion']:.2f} + {record[f'{kind}_rate']:.2f}"
+            loss, distortion, rate = (
+                record[f"{kind}_{part}"] for part in step.TOTALS[:3]
             )
+            if abs(loss - distortion - rate) > 1e-5 * abs(loss):
+                line += f"  {kind} loss {loss:.2f},"
+            else:
+                line += f"  {kind}"
+            line += f" {distortion + rate:.2f} = {distortion:.2f} + {rate:.2f}"
     return f"{line}  {record['seconds']:.2f} s"
 
 
@@ -519,15 +588,28 @@ def unit(config: flags.Config) -> str:
 
 
 def describe(job: Run) -> str:
-    """What is trained on what, in two lines."""
+    """What is trained on what, in three lines."""
     config, data = job.config, job.data.record
-    hidden = [str(n) for n in config.hidden_sizes]
-    sizes = "-".join(["784", *hidden, str(config.latent_dim), *hidden[::-1], "784"])
+    sizes = [networks.PIXELS, *config.hidden_sizes, config.latents[0]]
+    if config.architecture == "conv":
+        sizes[1:-1] = [f"conv{filters}" for filters in config.filters]
+    if config.stochastic_layers == 2:
+        sizes += [*config.upper_hidden_sizes, config.latents[1]]
+    labels = ", given the labels" if config.conditional else ""
+    named = ("objective", "num_samples", "estimator", "beta", "warmup_epochs")
+    special = [
+        f"--{name}={getattr(config, name)}"
+        for name in (*named, "free_bits")
+        if getattr(config, name) != flags.FIELDS[name].default
+    ]
     return (
         f"Data: {data['name']}, {data['train_images']:,} training, "
         f"{data['validation_images']:,} validation, {data['test_images']:,} test "
         f"images; binarization: {config.binarization}\n"
-        f"Model: {sizes}, {config.activation}; loss = distortion + rate, {unit(config)}"
+        f"Model: {'-'.join(map(str, [*sizes, *sizes[-2::-1]]))}, {config.activation}"
+        f"{labels}; "
+        + (f"loss by {' '.join(special)}; -ELBO" if special else "loss")
+        + f" = distortion + rate, {unit(config)}"
     )
 
 
@@ -540,97 +622,167 @@ def position(job: Run) -> str:
 
 def curves(job: Run) -> list[str]:
     """The fields of metrics.jsonl that the report and the figures need."""
-    kinds = ["train", "validation"] if len(job.data.validation_pixels) else ["train"]
+    kinds = ["train", "validation"] if len(job.data.validation.pixels) else ["train"]
     parts = [f"{kind}_{part}" for kind in kinds for part in step.TOTALS[:3]]
     return ["epoch", "step", "seconds", *parts]
 
 
+# --- Evaluating -----------------------------------------------------------------------
+
+
 def report(job: Run) -> None:
-    """Test numbers into evaluations.jsonl and onto the screen, and the figures."""
+    """Held-out numbers into evaluations.jsonl and onto the screen, and the figures."""
+    config, kind = job.config, job.config.evaluation_split
+    pixels, labels = getattr(job.data, kind)
+    count = config.evaluation_images or len(pixels)
+    split = Split(pixels[:count], labels[:count])
     start = time.perf_counter()
-    result = job.evaluate(job.data.test_pixels, TEST)
+    result = job.evaluate(*split, SPLITS[kind])
     done = int(job.state.step)
+    one_or_all = (lambda layers: layers[0]) if len(config.latents) == 1 else list
     record = {
-        "split": "test",
+        "split": kind,
         "epoch": done // job.steps_per_epoch,
         "step": done,
         "dataset": job.data.record["name"],
-        "binarization": job.config.binarization,
-        "images": len(job.data.test_pixels),
+        "binarization": config.binarization,
+        "seed": config.seed,
+        "given_labels": config.conditional,
+        "images": len(split.pixels),
         "negative_elbo": result.negative_elbo,
         "distortion": result.distortion,
         "rate": result.rate,
-        "active_units": result.active_units,
-        "seconds": time.perf_counter() - start,
+        "active_units": one_or_all(result.active_units),
+        "kl_per_dim": one_or_all([kl.tolist() for kl in result.kl_per_dim]),
+        **probe(job, result.z_mean, split.labels.numpy()),
     }
+    if config.importance_samples:
+        record |= likelihood(job, split)
+    record["seconds"] = time.perf_counter() - start
     metrics.append(job.folder / "evaluations.jsonl", record)
-    metrics.make_scalar_writer(job.folder)(done, "test", record)
+    metrics.make_scalar_writer(job.folder)(done, kind, record)
     history = metrics.read(job.folder / "metrics.jsonl", curves(job))
-    if job.config.figures:
-        draw_figures(job, result.z_mean, history)
-    grey = job.config.binarization == "none"
+    if config.figures:
+        draw_figures(job, split, result.z_mean, history)
     seconds = sum(epoch["seconds"] for epoch in history)
-    name, asked = record["dataset"], job.config
-    if name == "synthetic" and asked.dataset == "auto" and not asked.data_dir:
-        name += " (built in, because MNIST could not be had)"
-    say(
-        f"Data set      {name}, {record['images']:,} test images\n"
-        f"Test {'loss ' if grey else '-ELBO'}    {record['negative_elbo']:.2f} "
-        f"{unit(job.config)}\n"
-        f"  distortion  {record['distortion']:.2f}\n"
-        f"  rate        {record['rate']:.2f}\n"
-        f"Active units  {record['active_units']} of {job.config.latent_dim}\n"
-        f"Trained       {record['epoch']} epochs, {done:,} steps, {seconds:.1f} s\n"
-        f"All is in     {job.folder}/"
+    say(summary(job, record) + f", {seconds:.1f} s\nAll is in     {job.folder}/")
+
+
+def probe(job: Run, z_mean, labels) -> dict:
+    """What the posterior means tell of the labels, from training to held-out images."""
+    images = job.data.train_images
+    pixels = batches.held_out_pixels(
+        images, SPLITS["train"], job.config.binarization, job.config.seed
     )
+    encode = evaluate.make_encode(
+        job.infer, job.state.averaged, job.to_batch, job.config.latents
+    )
+    known = encode(pixels, job.data.train_labels), job.data.train_labels.numpy()
+    return {
+        "knn_accuracy": probes.nearest_neighbors_accuracy(*known, z_mean, labels),
+        "linear_accuracy": probes.linear_accuracy(*known, z_mean, labels),
+    }
+
+
+def likelihood(job: Run, split: Split) -> dict:
+    """-log p(x) by importance sampling, and its standard error over images."""
+    config = job.config
+    log_marginal = evaluate.make_log_marginal(
+        *(job.infer, job.state.averaged, job.to_batch, config.seed, config.latents),
+        config.jit and not config.eager,
+    )
+    terminal = sys.stderr.isatty()
+    with tqdm.tqdm(
+        total=len(split.pixels), unit="image", desc="-log p(x)", disable=not terminal
+    ) as bar:
+        log_p = log_marginal(
+            *split,
+            SPLITS[config.evaluation_split],
+            config.importance_samples,
+            bar.update,
+        )
+    return {
+        "nll": -float(np.mean(log_p)),
+        "nll_standard_error": float(np.std(log_p) / math.sqrt(len(log_p))),
+        "importance_samples": config.importance_samples,
+    }
+
+
+def summary(job: Run, record: dict) -> str:
+    """An evaluation's record for people."""
+    config = job.config
+    grey, given = config.binarization == "none", "|y" if config.conditional else ""
+    name = record["dataset"]
+    if name == "synthetic" and config.dataset == "auto" and not config.data_dir:
+        name += " (built in, because MNIST could not be had)"
+    units = zip(np.atleast_1d(record["active_units"]), config.latents, strict=True)
+    kind = record["split"].capitalize()
+    lines = {
+        "Data set": f"{name}, {record['images']:,} {record['split']} images",
+        f"{kind} {'loss' if grey else '-ELBO'}": f"{record['negative_elbo']:.2f} "
+        f"{unit(config)}" + (", a bound on -log p(x|y)" if given else ""),
+        "  distortion": f"{record['distortion']:.2f}",
+        "  rate": f"{record['rate']:.2f}",
+    }
+    if "nll" in record:
+        lines[f"-log p(x{given})"] = (
+            f"{record['nll']:.2f} +- {record['nll_standard_error']:.2f} "
+            f"({record['importance_samples']:,} importance samples)"
+        )
+    lines |= {
+        "Active units": " and ".join(f"{active} of {all}" for active, all in units),
+        "Labels from z": f"{record['knn_accuracy']:.1%} by nearest neighbors, "
+        f"{record['linear_accuracy']:.1%} linearly",
+        "Trained": f"{record['epoch']} epochs, {record['step']:,} steps",
+    }
+    return "\n".join(f"{name:<13} {text}" for name, text in lines.items())
 
 
 # --- Showing --------------------------------------------------------------------------
 
 
-def pixel_means(job: Run, z) -> np.ndarray:
-    """E[x|z] for z [N, D], as images [N, 28, 28] in [0, 1]."""
-    logits = job.generate(job.state.params, tf.constant(z, tf.float32))
+def pixel_means(logits) -> np.ndarray:
+    """E[x|z] of logits [N, 784], as images [N, 28, 28] in [0, 1]."""
     return tf.sigmoid(logits).numpy().reshape(-1, mnist.SIDE, mnist.SIDE)
 
 
-def prior_samples(job: Run, index: int, count: int) -> np.ndarray:
-    """Pixel means of `count` draws of z from the prior."""
+def one_hot(job: Run, labels):
+    """What the model is given of labels [N]: y [N, 10], or None."""
+    labels = tf.constant(labels, tf.uint8)
+    return job.to_batch(tf.zeros([len(labels), 0], tf.uint8), labels)[1]
+
+
+def prior_samples(job: Run, index: int, labels, styles=None) -> np.ndarray:
+    """Pixel means [N, 28, 28] of draws from the prior, with labels [N] for a
+    conditional model; those with equal `styles` [N] (by default all differ) share z."""
     key = rng.key(job.config.seed, rng.Stream.SAMPLE, index)
-    return pixel_means(job, rng.normal(key, [count, job.config.latent_dim]))
+    noise = rng.normal(key, [len(labels), sum(job.config.latents)])
+    noise = noise if styles is None else tf.gather(noise, styles)
+    y = one_hot(job, labels)
+    return pixel_means(job.generate(job.state.averaged, noise, y=y))
 
 
-def draw_figures(job: Run, z_mean: np.ndarray, history: list[dict]) -> None:
-    """All figures of the run; `z_mean` [T, D] are the test images' posterior means."""
-    folder, labels = job.folder / "figures", job.data.test_labels
-    x = job.to_float(job.data.test_pixels).numpy().reshape(-1, mnist.SIDE, mnist.SIDE)
-    figures.latent_space(folder / "latent_space.png", z_mean, labels)
-    if job.config.latent_dim == 2:
-        grid = pixel_means(job, figures.manifold_grid())
-        figures.manifold(folder / "manifold.png", grid)
-    rows = np.array_split(np.arange(min(36, len(x))), 3)
-    figures.image_rows(
-        folder / "reconstructions.png",
-        "Test images, and their reconstructions from the posterior mean",
-        [f for row in rows for f in (x[row], pixel_means(job, z_mean[row]))],
-        ["image", "reconstruction"] * 3,
-    )
-    figures.image_rows(
-        folder / "samples.png",
-        "Pixel means of samples from the prior",
-        prior_samples(job, 0, 100).reshape(10, 10, mnist.SIDE, mnist.SIDE),
-    )
-    classes = np.unique(labels)[:10]
-    first_of = [int(np.argmax(labels == label)) for label in classes]
-    pairs = list(zip(first_of, np.roll(first_of, -1), strict=True))
-    figures.image_rows(
-        folder / "interpolations.png",
-        "From one test image to another, along the line between their posterior means",
-        [
-            [x[a], *pixel_means(job, np.linspace(z_mean[a], z_mean[b], 10)), x[b]]
-            for a, b in pairs
-        ],
-        [f"{labels[a]} to {labels[b]}" for a, b in pairs],
+def draw_figures(job: Run, split: Split, z_mean, history: list[dict]) -> None:
+    """All figures of the run; `z_mean` [N, D] are the split's posterior means."""
+    folder, conditional = job.folder / "figures", job.config.conditional
+
+    def decode(z, labels):
+        z, y = tf.constant(z, tf.float32), one_hot(job, labels)
+        return pixel_means(job.decode(job.state.averaged, z, y=y))
+
+    x, _ = job.to_batch(split.pixels, split.labels)
+    rows, columns = np.divmod(np.arange(100), 10)
+    samples = prior_samples(job, 0, columns, rows if conditional else None)
+    side = mnist.SIDE
+    figures.of_a_run(
+        folder,
+        kind=job.config.evaluation_split,
+        x=x.numpy().reshape(-1, side, side),
+        labels=split.labels.numpy(),
+        z_mean=z_mean,
+        decode=decode,
+        samples=samples.reshape(10, 10, side, side),
+        styles=conditional,
     )
     if history:
         path = folder / "learning_curves.png"
@@ -639,11 +791,13 @@ def draw_figures(job: Run, z_mean: np.ndarray, history: list[dict]) -> None:
 
 def generate_digits(job: Run) -> None:
     """--num_images digits from the prior, as a picture and as an array."""
-    count, seed = job.config.num_images, job.config.seed
-    digits = prior_samples(job, 1, count)
-    name = f"generated_{count}_seed{seed}_step{int(job.state.step)}"
+    config, count, digit = job.config, job.config.num_images, job.config.digit
+    labels = np.full(count, digit) if digit >= 0 else np.arange(count) % mnist.CLASSES
+    digits = prior_samples(job, 1, labels)
+    kind = f"_digit{digit}" if digit >= 0 else ""
+    name = f"generated_{count}{kind}_seed{config.seed}_step{int(job.state.step)}"
     path = job.folder / "figures" / name
-    columns = math.ceil(math.sqrt(count))
+    columns = mnist.CLASSES if config.conditional else math.ceil(math.sqrt(count))
     figures.image_rows(
         path.with_suffix(".png"),
         f"Pixel means of {count} samples from the prior",

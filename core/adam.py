@@ -56,19 +56,33 @@ def learning_rate_at(step, learning_rate: float, schedule: str, total_steps: int
     return learning_rate * 0.5 * (1 + tf.cos(math.pi * done))
 
 
-def apply(params, grads, m, v, step, learning_rate, beta1, beta2, epsilon):
-    """Assign one update to every variable, and count the step.
+def average_decay(t, decay: float):
+    """The decay of the weights' moving average at step `t` (from 1).
 
-    `params`, `m`, `v` are equal structures of variables, `grads` a flat list in their
-    order, `step` the variable of steps taken so far.
+    It is min(decay, (1 + t) / (10 + t)), so that the start is soon forgotten.
+    """
+    return tf.minimum((1 + t) / (10 + t), decay)
+
+
+def apply(state, grads, learning_rate, beta1, beta2, epsilon, ema_decay=0.0):
+    """Assign one update to every variable of a `TrainState`, and count the step.
+
+    `grads` is a flat list in the order of `state.params`. Where the state has a moving
+    average of the weights, it follows: Polyak and Juditsky (1992), exponentially.
     """
     flat = tf.nest.flatten
-    for p, g, m_p, v_p in zip(flat(params), grads, flat(m), flat(v), strict=True):
-        t = tf.cast(step + 1, g.dtype)
+    names = zip(*map(flat, (state.params, state.m, state.v)), grads, strict=True)
+    averages = flat(state.ema) or [None] * len(grads)
+    for (p, m, v, grad), average in zip(names, averages, strict=True):
+        t = tf.cast(state.step + 1, grad.dtype)
         delta, m_new, v_new = update(
-            g, m_p, v_p, t, learning_rate, beta1, beta2, epsilon
+            grad, m, v, t, learning_rate, beta1, beta2, epsilon
         )
-        p.assign_sub(delta)
-        m_p.assign(m_new)
-        v_p.assign(v_new)
-    step.assign_add(1)
+        p_new = p - delta
+        p.assign(p_new)
+        m.assign(m_new)
+        v.assign(v_new)
+        if average is not None:
+            decay = average_decay(t, ema_decay)
+            average.assign(decay * average + (1 - decay) * p_new)
+    state.step.assign_add(1)

@@ -73,10 +73,14 @@ def _fixed_pixels(images, binarization):
     return images
 
 
-def to_float(pixels, binarization: str, dtype=tf.float32):
-    """uint8 pixels -> x in [0, 1], what the model and the loss see."""
+def to_batch(pixels, labels, binarization: str, conditional=False, dtype=tf.float32):
+    """uint8 pixels [B, 784] and labels [B] -> what the model sees.
+
+    x is in [0, 1]; y is one-hot [B, 10], or None for a model without labels.
+    """
     x = tf.cast(pixels, dtype)
-    return x * (1 / 255) if binarization == "none" else x
+    x = x * (1 / 255) if binarization == "none" else x
+    return x, tf.one_hot(labels, mnist.CLASSES, dtype=dtype) if conditional else None
 
 
 def epoch_order(seed: int, epoch: int, num_images: int, batch_size: int) -> tf.Tensor:

@@ -1,7 +1,6 @@
-"""Closed forms, elementwise: no sum is taken here, so no axis is ever guessed.
+"""Closed forms. Logits and log variances end to end: never a probability."""
 
-Logits and log variances end to end: never a probability where a logit exists.
-"""
+import math
 
 import tensorflow as tf
 
@@ -12,6 +11,13 @@ def gaussian_sample(mean, log_var, noise):
     The reparameterization of Kingma and Welling (arXiv 1312.6114), section 2.4.
     """
     return mean + tf.exp(0.5 * log_var) * noise
+
+
+def gaussian_log_prob(z, mean, log_var):
+    """log N(z | mean, exp log_var) in nats, of each dimension by itself."""
+    difference = z - mean
+    scaled = difference * difference * tf.exp(-log_var)
+    return -0.5 * (scaled + log_var + math.log(2 * math.pi))
 
 
 def gaussian_kl(mean, log_var, prior_mean, prior_log_var):
@@ -40,3 +46,8 @@ def bernoulli_log_prob(x, logits):
 
     log_normalizer = tf.nn.relu(logits) + tf.math.log1p(tf.exp(-tf.abs(logits)))
     return logits * x - log_normalizer, gradient
+
+
+def log_mean_exp(x):
+    """log of the mean of exp(x) over the first axis; exact where exp would overflow."""
+    return tf.reduce_logsumexp(x, axis=0) - tf.math.log(tf.cast(len(x), x.dtype))

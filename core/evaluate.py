@@ -1,5 +1,10 @@
-"""What a trained model reaches on images it was not trained on."""
+"""What a trained model reaches on images it was not trained on.
 
+All noise is a function of (seed, split, chunk of images, block of samples): the first N
+images of a set get the same numbers whether more are evaluated or not.
+"""
+
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +13,9 @@ import tensorflow as tf
 from core import objective, rng
 
 CHUNK = 1000  # images at a time: bounds the memory
+TILE, BLOCK = 10, 100  # images and samples that the likelihood's compiled loop sees
+BLOCKS = 5  # of samples in one call, for speed alone
+UPPER_SAMPLES = 10  # of z an image where a layer stands on another's sample, else 1
 ACTIVE_VARIANCE = 0.01
 
 
@@ -17,8 +25,9 @@ class Evaluation(NamedTuple):
     negative_elbo: float
     distortion: float
     rate: float
-    active_units: int
-    z_mean: np.ndarray  # [N, D]
+    active_units: tuple[int, ...]  # of each layer of latents
+    kl_per_dim: tuple[np.ndarray, ...]  # [D] of each layer
+    z_mean: np.ndarray  # [N, D], of the layer next to the image
 
 
 def active_units(z_mean: np.ndarray) -> int:
@@ -29,35 +38,121 @@ def active_units(z_mean: np.ndarray) -> int:
     return int(np.sum(np.var(z_mean, axis=0, dtype=np.float64) > ACTIVE_VARIANCE))
 
 
-def make_evaluate(infer, params, to_float, seed: int, latent_dim: int):
-    """evaluate(pixels uint8 [N, 784], index) -> `Evaluation`.
+def make_evaluate(infer, params, to_batch, seed: int, latent_dims):
+    """evaluate(pixels uint8 [N, 784], labels [N], index) -> `Evaluation`.
 
-    One sample of z for each image, the same at every call with the same `index` (it
-    numbers the split), so that two epochs differ by their weights alone.
+    The noise is the same at every call with the same `index` (it numbers the split), so
+    that two epochs differ by their weights alone.
     """
+    num_samples = 1 if len(latent_dims) == 1 else UPPER_SAMPLES
 
     @tf.function(reduce_retracing=True)
-    def evaluate_chunk(pixels, noise):
-        x = to_float(pixels)
-        inference = infer(params, x, noise[None])
+    def evaluate_chunk(pixels, labels, noise):
+        x, y = to_batch(pixels, labels)
+        inference = infer(params, x, noise, y=y)
         return (
             tf.reduce_mean(objective.log_likelihood(inference, x), axis=0),
-            objective.kl(inference),
-            inference.latents[-1].posterior_mean,
+            *objective.kl_per_dim(inference),
+            *map(_posterior_mean, inference.latents),
         )
 
-    def evaluate(pixels, index: int) -> Evaluation:
+    def evaluate(pixels, labels, index: int) -> Evaluation:
         key = rng.key(seed, rng.Stream.EVALUATE, 2 * index + 1)
-        noise = rng.normal(key, [len(pixels), latent_dim])
-        chunks = [
-            evaluate_chunk(pixels[i : i + CHUNK], noise[i : i + CHUNK])
-            for i in range(0, len(pixels), CHUNK)
-        ]
-        log_likelihood, kl, z_mean = map(np.concatenate, zip(*chunks, strict=True))
+        shape = [num_samples, CHUNK, sum(latent_dims)]
+        chunks = []
+        for i in range(0, len(pixels), CHUNK):
+            part = pixels[i : i + CHUNK]
+            noise = rng.normal(rng.fold(key, i // CHUNK), shape)[:, : len(part)]
+            chunks.append(evaluate_chunk(part, labels[i : i + CHUNK], noise))
+        log_likelihood, *layers = map(np.concatenate, zip(*chunks, strict=True))
+        kls, z_means = layers[: len(latent_dims)], layers[len(latent_dims) :]
+        kl_per_dim = tuple(np.mean(kl, axis=0, dtype=np.float64) for kl in kls)
         distortion = -float(np.mean(log_likelihood, dtype=np.float64))
-        rate = float(np.mean(kl, dtype=np.float64))
+        rate = float(sum(map(np.sum, kl_per_dim)))
         return Evaluation(
-            distortion + rate, distortion, rate, active_units(z_mean), z_mean
+            negative_elbo=distortion + rate,
+            distortion=distortion,
+            rate=rate,
+            active_units=tuple(map(active_units, z_means)),
+            kl_per_dim=kl_per_dim,
+            z_mean=z_means[0],
         )
 
     return evaluate
+
+
+def _posterior_mean(latent):
+    """[B, D]; where it depends on the samples of the layer below, their mean."""
+    mean = latent.posterior_mean
+    return tf.reduce_mean(mean, axis=0) if mean.shape.rank == 3 else mean
+
+
+def make_encode(infer, params, to_batch, latent_dims):
+    """encode(pixels uint8 [N, 784], labels [N]) -> posterior means of z [N, D]."""
+
+    @tf.function(reduce_retracing=True)
+    def encode_chunk(pixels, labels):
+        x, y = to_batch(pixels, labels)
+        noise = tf.zeros([1, tf.shape(x)[0], sum(latent_dims)])
+        return infer(params, x, noise, y=y).latents[0].posterior_mean
+
+    def encode(pixels, labels) -> np.ndarray:
+        starts = range(0, len(pixels), CHUNK)
+        return np.concatenate(
+            [encode_chunk(pixels[i : i + CHUNK], labels[i : i + CHUNK]) for i in starts]
+        )
+
+    return encode
+
+
+def make_log_marginal(infer, params, to_batch, seed: int, latent_dims, jit: bool):
+    """log_marginal(pixels, labels, index, num_samples, progress) -> log p(x) [N].
+
+    Importance sampling with the posterior as proposal: log p(x) is at least, and as
+    `num_samples` grows tends to, the log-mean-exp of the log importance weights (Burda
+    et al., arXiv 1509.00519, equation (8)). In nats, float64. `progress(n)` is told of
+    each n images that are done. Memory does not depend on the number of samples.
+    """
+    draw_shape = [BLOCK, TILE, sum(latent_dims)]
+
+    @tf.function
+    def draw(key, blocks):
+        return tf.map_fn(
+            lambda block: rng.normal(rng.fold(key, block), draw_shape),
+            blocks,
+            fn_output_signature=tf.float32,
+        )
+
+    @tf.function(jit_compile=jit)
+    def add_blocks(log_sum, pixels, labels, noise, missing):
+        """Add the weights of all samples but the last `missing` to exp(log_sum) [B]."""
+        x, y = to_batch(pixels, labels)
+        last = len(noise) * BLOCK - missing
+        for i in tf.range(len(noise)):
+            inference = infer(params, x, tf.gather(noise, i), y=y)
+            log_w = objective.log_importance_weights(inference, x)
+            asked = (i * BLOCK + tf.range(BLOCK))[:, None] < last
+            log_w = tf.where(asked, log_w, -math.inf)
+            log_sum = tf.reduce_logsumexp(
+                tf.concat([log_w, log_sum[None]], axis=0), axis=0
+            )
+        return log_sum
+
+    def log_marginal(pixels, labels, index: int, num_samples: int, progress):
+        key = rng.key(seed, rng.Stream.LIKELIHOOD, index)
+        found = []
+        for first in range(0, len(pixels), TILE):
+            rows = tf.minimum(tf.range(first, first + TILE), len(pixels) - 1)
+            tile = tf.gather(pixels, rows), tf.gather(labels, rows)
+            tile_key = rng.fold(key, first // TILE)
+            log_sum = tf.fill([TILE], -math.inf)
+            for block in range(0, -(-num_samples // BLOCK), BLOCKS):
+                noise = draw(tile_key, tf.range(block, block + BLOCKS))
+                missing = max(0, (block + BLOCKS) * BLOCK - num_samples)
+                log_sum = add_blocks(log_sum, *tile, noise, tf.constant(missing))
+            found.append(log_sum)
+            progress(min(TILE, len(pixels) - first))
+        log_sums = np.concatenate(found)[: len(pixels)].astype(np.float64)
+        return log_sums - math.log(num_samples)
+
+    return log_marginal

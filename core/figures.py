@@ -84,10 +84,10 @@ def principal_components(z_mean: np.ndarray) -> tuple[np.ndarray, float]:
     return np.pad(points, ((0, 0), (0, 2 - points.shape[1]))), float(share)
 
 
-def latent_space(path: Path, z_mean: np.ndarray, labels: np.ndarray) -> None:
-    """The posterior means [N, D] of N images, colored by their labels [N]."""
+def latent_space(path: Path, z_mean: np.ndarray, labels: np.ndarray, kind) -> None:
+    """The posterior means [N, D] of N `kind` images, colored by their labels [N]."""
     names, points = ("$z_1$", "$z_2$"), z_mean
-    title = f"Posterior means of {len(z_mean):,} test images"
+    title = f"Posterior means of {len(z_mean):,} {kind} images"
     if z_mean.shape[1] == 1:
         points = np.column_stack([z_mean[:, 0], labels])
         names = ("$z_1$", "label")
@@ -125,14 +125,15 @@ def latent_space(path: Path, z_mean: np.ndarray, labels: np.ndarray) -> None:
 
 
 def learning_curves(path: Path, records: list[dict], unit: str) -> None:
-    """Loss, rate and distortion of training and validation against the epoch."""
+    """Distortion + rate, and each, of training and validation against the epoch."""
     figure = Figure(figsize=(12, 3.8), layout="constrained")
-    for i, name in enumerate(("loss", "distortion", "rate")):
+    for i, name in enumerate(("distortion + rate", "distortion", "rate")):
         axes = figure.add_subplot(1, 3, i + 1)
         for color, kind in ((PALETTE[0], "train"), (PALETTE[2], "validation")):
-            if f"{kind}_{name}" in records[0]:
+            if f"{kind}_rate" in records[0]:
                 epochs = [record["epoch"] for record in records]
-                values = [record[f"{kind}_{name}"] for record in records]
+                parts = name.split(" + ")
+                values = [sum(r[f"{kind}_{part}"] for part in parts) for r in records]
                 style = "o-" if len(records) < 60 else "-"
                 axes.plot(epochs, values, style, color=color, ms=3, label=kind)
         axes.set_title(name)
@@ -142,3 +143,47 @@ def learning_curves(path: Path, records: list[dict], unit: str) -> None:
         axes.grid(alpha=0.25)
         axes.legend()
     _save(figure, path)
+
+
+def of_a_run(
+    folder: Path, kind: str, x, labels, z_mean, decode, samples, styles: bool
+) -> None:
+    """All that shows a model on N images [N, 28, 28] of a `kind`, such as "test".
+
+    `z_mean` [N, D] are their posterior means, decode(z, labels) gives pixel means
+    [N, 28, 28]; `samples` [10, 10, 28, 28] are drawn from the prior, each row with one
+    z for all classes if these are `styles`.
+    """
+    latent_space(folder / "latent_space.png", z_mean, labels, kind)
+    if z_mean.shape[1] == 2:
+        grid = manifold_grid()
+        classes = np.arange(10) if styles else [0]
+        for label in classes:
+            name = f"manifold_{label}.png" if styles else "manifold.png"
+            manifold(folder / name, decode(grid, np.full(len(grid), label)))
+    rows = np.array_split(np.arange(min(36, len(x))), 3)
+    image_rows(
+        folder / "reconstructions.png",
+        f"{kind.capitalize()} images, and reconstructions from their posterior means",
+        [f for row in rows for f in (x[row], decode(z_mean[row], labels[row]))],
+        ["image", "reconstruction"] * 3,
+    )
+    title = "Pixel means of samples from the prior"
+    if styles:
+        title += ": one z a row, one class a column"
+    image_rows(folder / "samples.png", title, samples)
+    first_of = [int(np.argmax(labels == label)) for label in np.unique(labels)[:10]]
+    pairs = list(zip(first_of, np.roll(first_of, -1), strict=True))
+    image_rows(
+        folder / "interpolations.png",
+        f"From one {kind} image to another, along the line between posterior means",
+        [
+            [
+                x[a],
+                *decode(np.linspace(z_mean[a], z_mean[b], 10), np.full(10, labels[a])),
+                x[b],
+            ]
+            for a, b in pairs
+        ],
+        [f"{labels[a]} to {labels[b]}" for a, b in pairs],
+    )

@@ -24,6 +24,7 @@ import numpy as np
 import tqdm
 
 SIDE = 28
+CLASSES = 10
 SPLITS = ("train", "t10k")
 IMAGES_MAGIC, LABELS_MAGIC = 0x803, 0x801  # uint8 with three axes, with one
 OPEN_SECONDS = 4  # to look up, connect and answer; the same for each silence after

@@ -8,11 +8,14 @@ from core import distributions
 
 
 class Losses(NamedTuple):
-    """Batch means in nats an image: loss = distortion + rate = -ELBO."""
+    """Batch means in nats an image. distortion + rate is -ELBO, whatever `loss` is."""
 
-    loss: tf.Tensor  # []
+    loss: tf.Tensor  # []: what is minimized
     distortion: tf.Tensor  # []
     rate: tf.Tensor  # []
+
+
+# --- Terms ----------------------------------------------------------------------------
 
 
 def log_likelihood(inference, x):
@@ -21,17 +24,75 @@ def log_likelihood(inference, x):
     return tf.reduce_sum(log_prob, axis=-1)
 
 
-def kl_per_dim(inference):
-    """Analytic KL(q(z|x) || p(z)) in nats, [B, D] for each layer of latents."""
-    return tuple(
-        distributions.gaussian_kl(
-            latent.posterior_mean,
-            latent.posterior_log_var,
-            latent.prior_mean,
-            latent.prior_log_var,
-        )
-        for latent in inference.latents
+def log_prior(inference):
+    """log p(z) in nats, [K, B]: summed over dimensions and layers."""
+    return tf.add_n(
+        [
+            tf.reduce_sum(
+                distributions.gaussian_log_prob(
+                    latent.z, latent.prior_mean, latent.prior_log_var
+                ),
+                axis=-1,
+            )
+            for latent in inference.latents
+        ]
     )
+
+
+def log_posterior(inference, stop_gradient=False):
+    """log q(z|x) in nats, [K, B]: summed over dimensions and layers.
+
+    With `stop_gradient` it has a gradient by z alone, none by the posterior's own mean
+    and variance, as sticking the landing and the doubly reparameterized gradient ask.
+    """
+    stop = tf.stop_gradient if stop_gradient else tf.identity
+    return tf.add_n(
+        [
+            tf.reduce_sum(
+                distributions.gaussian_log_prob(
+                    latent.z,
+                    stop(latent.posterior_mean),
+                    stop(latent.posterior_log_var),
+                ),
+                axis=-1,
+            )
+            for latent in inference.latents
+        ]
+    )
+
+
+def log_importance_weights(inference, x, kl_weight=1.0, stop_gradient=False):
+    """log w = log p(x|z) + kl_weight (log p(z) - log q(z|x)) in nats, [K, B].
+
+    Burda et al. (arXiv 1509.00519), equation (7), with kl_weight = 1: its mean over K
+    is the ELBO's estimate, its log-mean-exp that of the bound L_K.
+    """
+    log_ratio = log_prior(inference) - log_posterior(inference, stop_gradient)
+    return log_likelihood(inference, x) + kl_weight * log_ratio
+
+
+def normalized_weights(inference, x):
+    """w_k / sum_k w_k, [K, B]."""
+    return tf.nn.softmax(log_importance_weights(inference, x), axis=0)
+
+
+def kl_per_dim(inference):
+    """KL(q(z|x) || p(z)) in nats, [B, D] for each layer of latents.
+
+    Analytic where the prior is N(0, 1). A prior that depends on the layer above, which
+    was itself inferred from this one, leaves the estimate by the K samples.
+    """
+    return tuple(map(_layer_kl, inference.latents))
+
+
+def _layer_kl(latent):
+    z, mean, log_var, prior_mean, prior_log_var = latent
+    if prior_mean.shape.rank == 0:
+        kl = distributions.gaussian_kl(mean, log_var, prior_mean, prior_log_var)
+    else:
+        kl = distributions.gaussian_log_prob(z, mean, log_var)
+        kl -= distributions.gaussian_log_prob(z, prior_mean, prior_log_var)
+    return tf.reduce_mean(kl, axis=0) if kl.shape.rank == 3 else kl
 
 
 def kl(inference):
@@ -39,12 +100,46 @@ def kl(inference):
     return tf.add_n([tf.reduce_sum(layer, axis=-1) for layer in kl_per_dim(inference)])
 
 
-def negative_elbo(inference, x) -> Losses:
-    """-ELBO, with the sample mean of the distortion and the exact rate.
+# --- What is minimized ----------------------------------------------------------------
 
-    Kingma and Welling (arXiv 1312.6114), equation (10). The means over samples and
-    over the batch are taken once, here, last.
+
+def kl_weight_at(step, beta: float, warmup_steps: int):
+    """The weight of the KL at `step` (from 0): up to `beta` in a straight line.
+
+    Warm-up: Bowman et al. (arXiv 1511.06349), section 3.1. beta: Higgins et al. (2017).
+    """
+    if not warmup_steps:
+        return beta
+    return beta * tf.minimum(tf.cast(step, tf.float32) / warmup_steps, 1.0)
+
+
+def losses(
+    inference, x, objective="elbo", estimator="standard", kl_weight=1.0, free_bits=0.0
+) -> Losses:
+    """The scalar to minimize, beside -ELBO in its two parts. K is the samples' number.
+
+    * elbo: distortion + kl_weight * rate, Kingma and Welling (arXiv 1312.6114),
+      equation (10). With `free_bits`, no dimension's batch mean of the KL counts for
+      less: Kingma et al. (arXiv 1606.04934), appendix C.8.
+    * elbo with the estimator stl, "sticking the landing", Roeder et al. (arXiv
+      1703.09194): minus the mean of log w, whose q has no gradient of its own.
+    * iwae: minus the log-mean-exp of w over the samples, Burda et al. (arXiv
+      1509.00519), equation (8). With the estimator dreg its gradient by z is not yet
+      that by the encoder: see `step.loss_and_gradients`.
+
+    The means over samples and over the batch are taken once, here, last.
     """
     distortion = -tf.reduce_mean(log_likelihood(inference, x))
     rate = tf.reduce_mean(kl(inference))
-    return Losses(distortion + rate, distortion, rate)
+    if objective == "elbo" and estimator == "standard":
+        floored = floor(kl_per_dim(inference), free_bits) if free_bits else rate
+        return Losses(distortion + kl_weight * floored, distortion, rate)
+    log_w = log_importance_weights(inference, x, kl_weight, estimator != "standard")
+    bound = distributions.log_mean_exp(log_w) if objective == "iwae" else log_w
+    return Losses(-tf.reduce_mean(bound), distortion, rate)
+
+
+def floor(layers, free_bits: float):
+    """The rate in which every dimension counts for at least `free_bits` nats."""
+    means = tf.concat([tf.reduce_mean(layer, axis=0) for layer in layers], axis=0)
+    return tf.reduce_sum(tf.maximum(means, free_bits))

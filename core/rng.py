@@ -24,6 +24,7 @@ class Stream(enum.IntEnum):
     EVALUATE = 4  # index: what is drawn, for which split
     SAMPLE = 5  # index: the figure or the file
     SYNTHETIC = 6  # index: which property of the built-in digits
+    LIKELIHOOD = 7  # index: the split; folded with the images' and samples' numbers
 
 
 def key(seed, stream: Stream, index) -> tf.Tensor:
@@ -33,6 +34,11 @@ def key(seed, stream: Stream, index) -> tf.Tensor:
     [0, MAX_INDEX).
     """
     return tf.stack([seed, int(stream) * MAX_INDEX + index])
+
+
+def fold(key, number) -> tf.Tensor:
+    """A new int32 [2] key from a key and a number."""
+    return tf.random.experimental.stateless_fold_in(key, number, alg="philox")
 
 
 def normal(key, shape, dtype=tf.float32) -> tf.Tensor:

@@ -19,76 +19,102 @@ class TrainState(NamedTuple):
     params: dict
     m: dict  # first moments, shaped like params
     v: dict  # second moments
+    ema: dict  # the weights' moving average, shaped like params; {} for none
     step: tf.Variable  # int64 []: steps taken (int32 cannot be on a GPU)
     totals: tf.Variable  # float64 [4]
     seconds: tf.Variable  # float64 []: training time of the current epoch
 
+    @property
+    def averaged(self) -> dict:
+        """The weights to evaluate and to draw with."""
+        return self.ema or self.params
 
-def init_state(params) -> TrainState:
-    """A state that has taken no step."""
+
+def init_state(params, ema=False) -> TrainState:
+    """A state that has taken no step; with `ema` it keeps an average of the weights."""
     return TrainState(
         params,
         adam.init_moments(params),
         adam.init_moments(params),
+        tf.nest.map_structure(tf.Variable, params) if ema else {},
         tf.Variable(0, dtype=tf.int64, name="step"),
         tf.Variable(tf.zeros([len(TOTALS)], tf.float64), name="totals"),
         tf.Variable(0.0, dtype=tf.float64, name="seconds"),
     )
 
 
-def loss_and_gradients(infer, params, x, noise):
+def loss_and_gradients(infer, losses, params, x, noise, y=None):
     """(`Losses`, gradients in the order of `tf.nest.flatten(params)`).
 
-    `infer(params, x, noise)` is a model's forward pass, x [B, 784], noise [K, B, D].
+    `infer(params, x, noise, y=y)` is a model's forward pass, x [B, 784], noise
+    [K, B, D], and `losses(inference, x)` an objective.
     """
-    variables = tf.nest.flatten(params)
     with tf.GradientTape() as tape:
-        losses = objective.negative_elbo(infer(params, x, noise), x)
-    return losses, tape.gradient(losses.loss, variables)
+        terms = losses(infer(params, x, noise, y=y), x)
+    return terms, tape.gradient(terms.loss, tf.nest.flatten(params))
 
 
-def make_train_step(infer, learning_rate_at, beta1, beta2, epsilon, clip_norm=None):
-    """train_step(state, x, noise) -> this step's `TOTALS` [4] and squared norms [V].
+def loss_and_doubly_reparameterized_gradients(infer, losses, params, x, noise, y=None):
+    """The same for the IWAE bound of a one-layer model: Tucker et al., equation (8).
 
-    The squared norms are of each variable's gradient: they tell which went wrong.
+    arXiv 1810.04152. The decoder's gradient is the usual one, with weights w_k that are
+    normalized over the samples; the encoder gets what comes through z_k alone, and that
+    times the same weight once more: w_k^2 in all.
+    """
+    with tf.GradientTape(persistent=True) as tape:
+        inference = infer(params, x, noise, y=y)
+        terms = losses(inference, x)
+    (latent,) = inference.latents
+    decoder, encoder = params["decoder"], params["encoder"]
+    by_decoder, by_z = tape.gradient(terms.loss, [decoder, latent.z])
+    by_z *= objective.normalized_weights(inference, x)[..., None]
+    by_encoder = tape.gradient(latent.z, encoder, output_gradients=by_z)
+    return terms, tf.nest.flatten({"decoder": by_decoder, "encoder": by_encoder})
+
+
+def make_train_step(
+    gradients, learning_rate_at, beta1, beta2, epsilon, clip_norm=0.0, ema_decay=0.0
+):
+    """train_step(state, x, noise, y) -> this step's `TOTALS` [4], squared norms [V].
+
+    `gradients(params, x, noise, y, step)` gives losses and gradients. The squared norms
+    are of each variable's gradient: they tell which went wrong.
     """
 
-    def train_step(state, x, noise):
-        losses, grads = loss_and_gradients(infer, state.params, x, noise)
+    def train_step(state, x, noise, y=None):
+        losses, grads = gradients(state.params, x, noise, y, state.step)
         squares = adam.squared_norms(grads)
         norm = tf.sqrt(tf.reduce_sum(squares))
         if clip_norm:
             grads = adam.clip(grads, norm, clip_norm)
         learning_rate = learning_rate_at(state.step)
-        adam.apply(
-            *(state.params, grads, state.m, state.v, state.step),
-            *(learning_rate, beta1, beta2, epsilon),
-        )
+        adam.apply(state, grads, learning_rate, beta1, beta2, epsilon, ema_decay)
         return tf.stack([*losses, norm]), squares
 
     return train_step
 
 
-def make_train_block(state, train_step, to_float, jit: bool):
-    """train_block(pixels, order, noise, first, count) -> steps taken, `TOTALS`, norms.
+def make_train_block(state, train_step, to_batch, jit: bool):
+    """train_block(pixels, labels, order, noise, first, count) -> steps taken, `TOTALS`,
+    squared norms.
 
     Takes `count` steps as one call: step i uses the rows order[first + i] of `pixels`
-    (uint8 [N, 784], made float by `to_float`) and noise[i]. Stops after the first step
-    whose loss or gradient is not finite; `state` is spoiled then, and what is returned
-    of the last step tells why. One trace and one compilation serve every call, because
-    nothing that varies is a Python number.
+    (uint8 [N, 784]) and `labels` (uint8 [N]), made x and y by `to_batch`, and noise[i].
+    Stops after the first step whose loss or gradient is not finite; `state` is spoiled
+    then, and what is returned of the last step tells why. One trace and one compilation
+    serve every call, because nothing that varies is a Python number.
     """
 
     @tf.function(jit_compile=jit)
-    def train_block(pixels, order, noise, first, count):
+    def train_block(pixels, labels, order, noise, first, count):
         taken = tf.constant(0)
         values = tf.zeros([len(TOTALS)])
         squares = tf.zeros([len(tf.nest.flatten(state.params))])
         totals = tf.where(first == 0, tf.zeros_like(state.totals), state.totals)
         while taken < count and tf.reduce_all(tf.math.is_finite(values)):
             rows = tf.gather(order, first + taken)  # order[first + ...] would recompile
-            x = to_float(tf.gather(pixels, rows))
-            values, squares = train_step(state, x, tf.gather(noise, taken))
+            x, y = to_batch(tf.gather(pixels, rows), tf.gather(labels, rows))
+            values, squares = train_step(state, x, tf.gather(noise, taken), y)
             totals += tf.cast(values, tf.float64)
             taken += 1
         state.totals.assign(totals)

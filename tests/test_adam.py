@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from core import adam
+from core import adam, step
 
 SETTINGS = dict(learning_rate=0.01, beta1=0.9, beta2=0.999, epsilon=1e-8)
 SHAPES = ([7, 5], [5], [])
@@ -39,12 +39,12 @@ def problem(dtype, steps=100):
 
 def hand_written(start, gradients, settings):
     params = {f"p{i}": tf.Variable(s) for i, s in enumerate(start)}
-    m, v, step = adam.init_moments(params), adam.init_moments(params), tf.Variable(0)
+    state = step.init_state(params, ema="ema_decay" in settings)
     for i in range(len(gradients[0])):
         grads = [tf.constant(g[i]) for g in gradients]
-        adam.apply(params, grads, m, v, step, **settings)
-    assert int(step) == len(gradients[0])
-    return [p.numpy() for p in params.values()]
+        adam.apply(state, grads, **settings)
+    assert int(state.step) == len(gradients[0])
+    return [p.numpy() for p in state.averaged.values()]
 
 
 @pytest.mark.parametrize("beta1", [0.9, 0.0])
@@ -93,6 +93,19 @@ def test_epsilon_stands_outside_the_corrected_root():
         0.5,
     )
     assert float(delta) == pytest.approx(1 / 1.5, rel=1e-12)
+
+
+def test_the_average_follows_the_weights():
+    """By hand in float64: decay min(0.9, (1 + t) / (10 + t)) at step t."""
+    start, gradients = problem(tf.float64)
+    found = hand_written(start, gradients, SETTINGS | {"ema_decay": 0.9})
+    for average, s, g in zip(found, start, gradients, strict=True):
+        expected = s
+        for t in range(1, 101):
+            decay = min(0.9, (1 + t) / (10 + t))
+            p = numpy_adam(s, g[:t], **SETTINGS)
+            expected = decay * expected + (1 - decay) * p
+        np.testing.assert_allclose(average, expected, 1e-10, 1e-12)
 
 
 def test_clipping_keeps_the_direction_and_bounds_the_norm():

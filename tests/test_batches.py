@@ -76,10 +76,20 @@ def test_threshold_and_none_draw_nothing(ramp):
     np.testing.assert_array_equal(batches.epoch_pixels(ramp, "none", 0, 0), ramp)
 
 
-def test_to_float_scales_grey_pixels_only():
-    pixels = tf.constant([0, 1, 255], tf.uint8)
-    np.testing.assert_allclose(batches.to_float(pixels, "none"), [0, 1 / 255, 1])
-    np.testing.assert_array_equal(batches.to_float(pixels[:2], "dynamic"), [0, 1])
+def test_a_batch_scales_grey_pixels_only():
+    pixels, labels = tf.constant([[0, 1, 255]], tf.uint8), tf.constant([9], tf.uint8)
+    x, y = batches.to_batch(pixels, labels, "none")
+    np.testing.assert_allclose(x, [[0, 1 / 255, 1]])
+    assert y is None
+    x, _ = batches.to_batch(pixels[:, :2], labels, "dynamic")
+    np.testing.assert_array_equal(x, [[0, 1]])
+
+
+def test_labels_are_one_hot_for_a_conditional_model():
+    labels = tf.constant([3, 0, 9], tf.uint8)
+    pixels = tf.zeros([3, 784], tf.uint8)
+    _, y = batches.to_batch(pixels, labels, "static", conditional=True)
+    np.testing.assert_array_equal(y, np.eye(10)[[3, 0, 9]])
 
 
 def test_an_epoch_visits_every_image_once_in_a_new_order():

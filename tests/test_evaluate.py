@@ -1,54 +1,70 @@
 import functools
+import itertools
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from core import batches, evaluate, rng, vae
+from core import batches, evaluate, hierarchical, rng, vae
+from core.vae import Inference, Latent
 
 
 @pytest.fixture
 def model(digits):
-    """(params, pixels [60, 784], to_float)."""
+    """(params, pixels [60, 784], labels [60], to_batch)."""
     pixels = batches.held_out_pixels(
         batches.flatten(digits[1].images), 1, "static", seed=0
     )
-    to_float = functools.partial(batches.to_float, binarization="static")
-    return vae.init(0, (16,), 3, 0.13), pixels, to_float
+    to_batch = functools.partial(batches.to_batch, binarization="static")
+    params = vae.init(0, (16,), 3, 0.13)
+    return params, pixels, tf.constant(digits[1].labels), to_batch
 
 
-def evaluate_with(model, seed=0, index=1):
-    params, pixels, to_float = model
-    infer = functools.partial(vae.infer, activation=tf.tanh)
-    return evaluate.make_evaluate(infer, params, to_float, seed, 3)(pixels, index)
+INFER = functools.partial(vae.infer, activation=tf.tanh)
+
+
+def evaluate_with(model, seed=0, index=1, count=60):
+    params, pixels, labels, to_batch = model
+    run = evaluate.make_evaluate(INFER, params, to_batch, seed, (3,))
+    return run(pixels[:count], labels[:count], index)
+
+
+def float64(params):
+    return tf.nest.map_structure(lambda p: p.numpy().astype(np.float64), params)
+
+
+def net(layers, x):
+    hidden = np.tanh(x @ layers["dense_0"]["w"] + layers["dense_0"]["b"])
+    return hidden @ layers["output"]["w"] + layers["output"]["b"]
 
 
 def test_evaluation_agrees_with_numpy_in_float64(model):
-    params, pixels, _ = model
-    params = tf.nest.map_structure(lambda p: p.numpy().astype(np.float64), params)
-
-    def net(layers, x):
-        hidden = np.tanh(x @ layers["dense_0"]["w"] + layers["dense_0"]["b"])
-        return hidden @ layers["output"]["w"] + layers["output"]["b"]
-
-    x = pixels.numpy().astype(np.float64)
+    params, pixels, _, _ = model
+    params, x = float64(params), pixels.numpy().astype(np.float64)
     mean, log_var = np.split(net(params["encoder"], x), 2, axis=1)
-    noise = rng.normal(rng.key(0, rng.Stream.EVALUATE, 3), [60, 3]).numpy()
+    key = rng.fold(rng.key(0, rng.Stream.EVALUATE, 3), 0)
+    noise = rng.normal(key, [1, evaluate.CHUNK, 3]).numpy()[0, :60]
     logits = net(params["decoder"], mean + np.exp(log_var / 2) * noise)
     distortion = np.mean(np.sum(np.logaddexp(0, logits) - x * logits, axis=1))
-    rate = np.mean(np.sum((mean**2 + np.exp(log_var) - 1 - log_var) / 2, axis=1))
+    kl = np.mean((mean**2 + np.exp(log_var) - 1 - log_var) / 2, axis=0)
     found = evaluate_with(model)
-    expected = [distortion + rate, distortion, rate]
+    expected = [distortion + kl.sum(), distortion, kl.sum()]
     np.testing.assert_allclose(found[:3], expected, rtol=1e-6)
+    np.testing.assert_allclose(found.kl_per_dim[0], kl, rtol=1e-4)
     np.testing.assert_allclose(found.z_mean, mean, atol=1e-5)
+    encode = evaluate.make_encode(INFER, model[0], model[3], (3,))
+    np.testing.assert_allclose(encode(*model[1:3]), mean, atol=1e-5)
 
 
-def test_the_size_of_a_chunk_does_not_change_the_result(model, monkeypatch):
-    whole = evaluate_with(model)
-    monkeypatch.setattr(evaluate, "CHUNK", 7)
-    parts = evaluate_with(model)
-    np.testing.assert_allclose(parts[:3], whole[:3], rtol=1e-6)
-    np.testing.assert_allclose(parts.z_mean, whole.z_mean, atol=1e-6)
+def test_chunks_are_averaged_over_all_images(model, monkeypatch):
+    """Each chunk has its own noise; 60 images are four of 16, the last not full."""
+    monkeypatch.setattr(evaluate, "CHUNK", 16)
+    whole, part = evaluate_with(model), evaluate_with(model, count=16)
+    assert whole.z_mean.shape == (60, 3)
+    np.testing.assert_allclose(whole.z_mean[:16], part.z_mean, atol=1e-6)
+    parts = [evaluate_with(model, count=n).distortion * n for n in (16, 32, 48, 60)]
+    assert whole.distortion == pytest.approx(parts[-1] / 60)
+    assert parts == sorted(parts)
 
 
 def test_the_noise_is_of_the_seed_and_the_split(model):
@@ -61,3 +77,120 @@ def test_active_units_are_those_whose_mean_varies():
     spread = np.sqrt([0.0099, 0.0101, 1.0, 0.0])
     signs = np.tile([[1.0], [-1.0]], [50, 1])
     assert evaluate.active_units(5 + signs * spread) == 2
+
+
+def test_two_layers_have_their_numbers_each(model):
+    _, pixels, labels, to_batch = model
+    params = hierarchical.init(0, (16,), (4, 3), (8,))
+    infer = functools.partial(hierarchical.infer, activation=tf.tanh)
+    run = evaluate.make_evaluate(infer, params, to_batch, 0, (4, 3))
+    found = run(pixels, labels, 1)
+    assert [kl.shape for kl in found.kl_per_dim] == [(4,), (3,)]
+    assert len(found.active_units) == 2 and found.z_mean.shape == (60, 4)
+    assert found.rate == pytest.approx(sum(kl.sum() for kl in found.kl_per_dim))
+
+
+# --- log p(x) -------------------------------------------------------------------------
+
+
+def log_marginal_with(model, num_samples, infer=INFER, seed=0, count=60, jit=False):
+    params, pixels, labels, to_batch = model
+    run = evaluate.make_log_marginal(infer, params, to_batch, seed, (3,), jit)
+    seen = []
+    found = run(pixels[:count], labels[:count], 1, num_samples, seen.append)
+    assert sum(seen) == count
+    return found
+
+
+def noise_of(tile, samples, dims=3, seed=0):
+    """The noise [samples, 10, dims] that the images of a tile get."""
+    key = rng.fold(rng.key(seed, rng.Stream.LIKELIHOOD, 1), tile)
+    blocks = [
+        rng.normal(rng.fold(key, block), [100, 10, dims])
+        for block in range(-(-samples // 100))
+    ]
+    return np.concatenate(blocks)[:samples]
+
+
+@pytest.mark.parametrize("samples", [1, 250])
+def test_log_p_agrees_with_numpy_in_float64(model, samples):
+    """On the handful of images of the last, half-filled tile."""
+    params, x = float64(model[0]), model[1].numpy()[50:55].astype(np.float64)
+    mean, log_var = np.split(net(params["encoder"], x), 2, axis=1)
+    noise = noise_of(5, samples)[:, :5].astype(np.float64)
+    z = mean + np.exp(log_var / 2) * noise
+    logits = net(params["decoder"], z)
+    log_w = np.sum(x * logits - np.logaddexp(0, logits), axis=-1)
+    log_w += np.sum(noise**2 + log_var - z**2, axis=-1) / 2
+    expected = np.logaddexp.reduce(log_w, axis=0) - np.log(samples)
+    found = log_marginal_with(model, samples, count=55)[50:]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_blocks_and_xla_do_not_change_log_p(model, monkeypatch):
+    whole = log_marginal_with(model, 730)
+    np.testing.assert_allclose(log_marginal_with(model, 730, jit=True), whole, 1e-6)
+    monkeypatch.setattr(evaluate, "BLOCKS", 1)
+    np.testing.assert_array_equal(log_marginal_with(model, 730), whole)
+    np.testing.assert_array_equal(log_marginal_with(model, 730, count=17), whole[:17])
+
+
+def infer_known(params, x, noise, y=None):
+    """p(z) = N(0, 1), Bernoulli logits of w z; and a posterior that is not the true."""
+    mean = 0.3 * tf.reduce_sum(x[:, :2], axis=1, keepdims=True) - 0.2
+    log_var = tf.fill(tf.shape(mean), -0.5)
+    z = mean + tf.exp(0.5 * log_var) * noise
+    latent = Latent(z, mean, log_var, tf.constant(0.0), tf.constant(0.0))
+    return Inference((latent,), z * params["w"])
+
+
+@pytest.fixture
+def known():
+    """(model of images of four pixels with one latent, all its 16 images)."""
+    images = np.array(list(itertools.product([0, 1], repeat=4)), np.uint8)
+    params = {"w": tf.constant([[1.5, -2.0, 0.7, 3.0]])}
+    to_batch = functools.partial(batches.to_batch, binarization="static")
+    labels = tf.zeros([16], tf.uint8)
+    return params, tf.constant(images), labels, to_batch
+
+
+def exact_log_p(known):
+    """log of the integral over z, on a grid of 20,001 points."""
+    z = np.linspace(-10, 10, 20_001)[:, None]
+    logits = z * known[0]["w"].numpy()
+    prior = np.exp(-(z[:, 0] ** 2) / 2) / np.sqrt(2 * np.pi) * 1e-3
+    images = known[1].numpy().astype(float)
+    log_p = images @ logits.T - np.logaddexp(0, logits).sum(axis=1)
+    return np.log(np.exp(log_p) @ prior)
+
+
+@pytest.fixture
+def known_log_p(known):
+    """estimate(num_samples, runs) -> log p of the 16 images in each run [runs, 16]."""
+    params, pixels, labels, to_batch = known
+    run = evaluate.make_log_marginal(infer_known, params, to_batch, 0, (1,), jit=True)
+
+    def estimate(num_samples, runs):
+        return np.array(
+            [run(pixels, labels, i, num_samples, lambda n: None) for i in range(runs)]
+        )
+
+    return estimate
+
+
+def test_log_p_of_a_model_whose_marginal_is_known(known, known_log_p):
+    """Within three standard errors, and probabilities of all images sum to one."""
+    exact = exact_log_p(known)
+    assert np.exp(exact).sum() == pytest.approx(1, abs=1e-9)
+    p = np.exp(known_log_p(2000, 20))
+    errors = np.abs(p.mean(0) - np.exp(exact)) / (p.std(0) / np.sqrt(20))
+    assert np.sqrt(np.mean(errors**2)) < 1.5 and errors.max() < 4
+    totals = p.sum(axis=1)
+    assert abs(totals.mean() - 1) < 3 * totals.std() / np.sqrt(20)
+
+
+def test_the_bound_grows_with_the_samples_and_stays_below_the_truth(known, known_log_p):
+    bounds = [np.mean(known_log_p(samples, 60)) for samples in (1, 10, 100)]
+    truth = np.mean(exact_log_p(known))
+    assert bounds[0] < bounds[1] - 0.01 and bounds[1] < bounds[2] - 0.001
+    assert bounds[2] < truth + 1e-3

@@ -1,3 +1,4 @@
+import itertools
 import json
 import re
 import signal
@@ -27,12 +28,19 @@ METRICS = (
     "validation_distortion validation_rate learning_rate gradient_norm"
 ).split()
 EVALUATION = (
-    "split epoch step dataset binarization images negative_elbo distortion rate "
-    "active_units seconds"
+    "split epoch step dataset binarization seed given_labels images negative_elbo "
+    "distortion rate active_units kl_per_dim knn_accuracy linear_accuracy seconds"
 ).split()
 
 
 def weights_and_moments(folder):
+    """What `newest_checkpoint` holds of a small dense run: no more and no less."""
+    found = newest_checkpoint(folder)
+    assert len(found) == 3 * 8 + 2
+    return found
+
+
+def newest_checkpoint(folder):
     """Every number of the newest checkpoint but the clock's and the save counter."""
     path = tf.train.latest_checkpoint(str(folder))
     reader = tf.train.load_checkpoint(path)
@@ -41,7 +49,6 @@ def weights_and_moments(folder):
         for name in reader.get_variable_to_shape_map()
         if not name.startswith(("seconds", "save_counter", "_CHECKPOINTABLE"))
     ]
-    assert len(names) == 3 * 8 + 2
     return {name: reader.get_tensor(name) for name in names}
 
 
@@ -147,6 +154,71 @@ def test_settings_work_together(small, changes):
     assert np.isfinite(timeless(small["run_dir"])[-1]["train_loss"])
 
 
+TWO = {"stochastic_layers": 2, "latent_dims": (4, 3), "upper_hidden_sizes": (5,)}
+MODELS = [
+    {},
+    {"conditional": True},
+    {"architecture": "conv", "filters": (2, 3)},
+    {"architecture": "conv", "filters": (2, 3), "conditional": True},
+    TWO,
+    TWO | {"conditional": True},
+    TWO | {"architecture": "conv", "filters": (2, 3)},
+]
+OBJECTIVES = [
+    {"beta": 2.0, "warmup_epochs": 1, "free_bits": 0.1, "num_samples": 2},
+    {"estimator": "stl", "warmup_epochs": 1, "beta": 0.5},
+    {"objective": "iwae", "num_samples": 3, "ema_decay": 0.9},
+    {"objective": "iwae", "num_samples": 3, "warmup_epochs": 1},
+    {"objective": "iwae", "num_samples": 3, "estimator": "dreg"},
+]
+
+
+COMBINATIONS = [
+    model | objective
+    for model, objective in itertools.product(MODELS, OBJECTIVES)
+    if not ("stochastic_layers" in model and objective.get("estimator") == "dreg")
+]
+
+
+def name_of(changes):
+    return "-".join(map(str, changes.values()))
+
+
+def without_hidden_sizes(small, changes):
+    left_out = {"hidden_sizes"} if "filters" in changes else set()
+    return {k: v for k, v in small.items() if k not in left_out} | changes
+
+
+@pytest.mark.parametrize("changes", COMBINATIONS, ids=name_of)
+def test_every_model_trains_under_every_objective(small, changes):
+    """A few steps, a checkpoint, and the evaluation."""
+    settings = without_hidden_sizes(small, changes) | {"batch_size": 100, "epochs": 1}
+    run(settings, validation_size=0)
+    (record,) = timeless(small["run_dir"])
+    assert np.isfinite(list(record.values())).all() and record["step"] == 3
+    (record,) = metrics.read(Path(small["run_dir"]) / "evaluations.jsonl")
+    assert record["given_labels"] == changes.get("conditional", False)
+    assert 50 < record["negative_elbo"] < 700
+
+
+@pytest.mark.parametrize("changes", COMBINATIONS[::6], ids=name_of)
+def test_every_model_stops_goes_on_and_draws(small, changes):
+    """Two runs, one of them stopped inside an epoch, end in the same bits."""
+    other = small["run_dir"] + "-other"
+    settings = without_hidden_sizes(small, changes) | {"epochs": 1}
+    run(settings, StopAfter(0))
+    assert newest_checkpoint(small["run_dir"])["step/.ATTRIBUTES/VARIABLE_VALUE"] < 15
+    run(settings)
+    run(settings, run_dir=other, figures=True, importance_samples=3)
+    a, b = newest_checkpoint(other), newest_checkpoint(small["run_dir"])
+    assert a.keys() == b.keys() and timeless(other) == timeless(small["run_dir"])
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    (record,) = metrics.read(Path(other) / "evaluations.jsonl")
+    assert record["nll"] < record["negative_elbo"] + 5
+    assert len(list(Path(other).glob("figures/*.png"))) >= 5
+
+
 def test_evaluate_and_generate_use_the_runs_own_flags(small, capsys):
     run(small)
     short = {"run_dir": small["run_dir"]}
@@ -166,6 +238,100 @@ def test_evaluate_and_generate_use_the_runs_own_flags(small, capsys):
     assert len(list(Path(small["run_dir"]).rglob("*.npy"))) == 3
 
 
+def test_a_conditional_run_generates_the_digit_asked_for(small):
+    run(small, conditional=True, epochs=1)
+    short = {"run_dir": small["run_dir"], "mode": "generate", "num_images": 3}
+    for digit in (7, 2):
+        run(short, digit=digit)
+    run(short, num_images=10)
+    drawn = {p.stem: np.load(p) for p in Path(small["run_dir"]).rglob("*.npy")}
+    seven, two = (drawn[f"generated_3_digit{digit}_seed0_step15"] for digit in (7, 2))
+    assert not np.allclose(seven, two, atol=1e-3)  # of the same z
+    assert len(drawn["generated_10_seed0_step15"]) == 10
+
+
+def test_labels_beyond_nine_are_no_condition(small, digits, tmp_path):
+    train_set, test_set = digits
+    labels = train_set.labels.copy()
+    labels[0] = 10
+    other = write_idx_folder(
+        tmp_path / "other", mnist.Digits(train_set.images, labels), test_set
+    )
+    run(small, data_dir=str(other), epochs=1)
+    with pytest.raises(ValueError, match="labels from 0 to 9 for --conditional, got"):
+        run(small, data_dir=str(other), run_dir=f"{tmp_path}/c", conditional=True)
+
+
+# --- Evaluation -----------------------------------------------------------------------
+
+
+def test_evaluation_takes_a_split_a_subset_and_samples(small, capsys):
+    run(small, latent_dim=5)
+    short = {"run_dir": small["run_dir"], "mode": "evaluate"}
+    run(short, importance_samples=200)
+    run(short, importance_samples=200, evaluation_images=20)
+    run(short, importance_samples=1, evaluation_split="validation")
+    _, whole, part, validation = metrics.read(
+        Path(small["run_dir"]) / "evaluations.jsonl"
+    )
+    likelihood = ["nll", "nll_standard_error", "importance_samples", "seconds"]
+    assert list(whole) == EVALUATION[:-1] + likelihood
+    assert [r["images"] for r in (whole, part, validation)] == [60, 20, 30]
+    assert [r["split"] for r in (whole, validation)] == ["test", "validation"]
+    assert len(whole["kl_per_dim"]) == 5
+    assert sum(whole["kl_per_dim"]) == pytest.approx(whole["rate"])
+    assert whole["nll"] < whole["negative_elbo"] - 0.05
+    assert 0.5 < whole["nll_standard_error"] < part["nll_standard_error"]
+    spread = validation["nll_standard_error"]
+    assert abs(validation["nll"] - validation["negative_elbo"]) < spread
+    output = capsys.readouterr().out
+    assert f"-log p(x)     {whole['nll']:.2f} +- " in output
+    assert "Validation -ELBO" in output
+
+
+def test_two_layers_are_reported_each(small):
+    run(small, epochs=1, **TWO)
+    (record,) = metrics.read(Path(small["run_dir"]) / "evaluations.jsonl")
+    assert len(record["active_units"]) == 2
+    assert [len(kls) for kls in record["kl_per_dim"]] == [4, 3]
+
+
+def test_the_likelihood_given_labels_is_said_to_be_that(small, capsys):
+    run(small, epochs=1, conditional=True, importance_samples=10)
+    output = capsys.readouterr().out
+    assert "-log p(x|y)   " in output and "a bound on -log p(x|y)" in output
+
+
+def test_more_samples_may_be_asked_of_a_run_that_goes_on(small, capsys):
+    run(small, epochs=1)
+    run(small, objective="iwae", num_samples=4)
+    output = capsys.readouterr().out
+    assert "From here on, --objective was elbo and is iwae." in output
+    first, second = timeless(small["run_dir"])
+    assert first["train_loss"] == pytest.approx(
+        first["train_distortion"] + first["train_rate"]
+    )
+    elbo = second["train_distortion"] + second["train_rate"]
+    assert second["train_loss"] < elbo - 1
+
+
+def test_the_average_of_the_weights_is_what_is_evaluated(small):
+    run(small, epochs=1, ema_decay=0.5)
+    found = newest_checkpoint(small["run_dir"])
+    name = "{}/decoder/output/b/.ATTRIBUTES/VARIABLE_VALUE"
+    average, last = (found[name.format(part)] for part in ("ema", "params"))
+    assert not np.array_equal(average, last)
+    short = {"run_dir": small["run_dir"], "mode": "generate", "num_images": 1}
+    run(short)
+    (path,) = Path(small["run_dir"]).rglob("*.npy")
+    before = np.load(path)
+    path.unlink()
+    run(small, epochs=1, run_dir=small["run_dir"] + "-plain")
+    run(short | {"run_dir": small["run_dir"] + "-plain"})
+    (path,) = Path(small["run_dir"] + "-plain").rglob("*.npy")
+    assert not np.array_equal(before, np.load(path))
+
+
 # --- Stop and resume ------------------------------------------------------------------
 
 
@@ -182,7 +348,7 @@ def test_more_epochs_go_on_from_the_end(small, straight):
 def test_a_run_stopped_inside_an_epoch_ends_in_the_same_bits(
     small, straight, monkeypatch, capsys, block_images
 ):
-    monkeypatch.setattr(loop, "BLOCK_IMAGES", block_images)
+    monkeypatch.setattr(loop, "BLOCK_SAMPLES", block_images)
     for looks in (1, 2, 3):
         run(small, StopAfter(looks), epochs=3)
     output = capsys.readouterr().out
@@ -333,7 +499,7 @@ def test_a_changed_key_of_the_metrics_is_refused(small):
 def test_one_compilation_serves_the_whole_training(small, tmp_path):
     """However blocks begin and end; and neither TensorFlow nor XLA says a word."""
     script = (
-        "import sys, flags, loop; loop.BLOCK_IMAGES = 80; flags.parse(sys.argv); "
+        "import sys, flags, loop; loop.BLOCK_SAMPLES = 80; flags.parse(sys.argv); "
         "sys.exit(loop.main(sys.argv))"
     )
     process = program(

@@ -9,8 +9,8 @@ import pytest
 from tests.conftest import ROOT
 
 ORDER = (
-    "rng mnist synthetic batches distributions networks vae objective adam step "
-    "evaluate checkpoint metrics figures"
+    "rng mnist synthetic batches distributions networks vae hierarchical objective "
+    "adam step evaluate probes checkpoint metrics figures"
 ).split()
 CORE = sorted((ROOT / "core").glob("*.py"))
 PRODUCT = [ROOT / "loop.py", ROOT / "flags.py", *CORE]
@@ -59,7 +59,7 @@ def test_variables_are_assigned_in_few_places():
         for match in re.findall(r"([\w.]+)\.assign", path.read_text())
     }
     assert found == {
-        *(("adam", name) for name in ("p", "m_p", "v_p", "step")),
+        *(("adam", name) for name in ("p", "m", "v", "average", "state.step")),
         ("step", "state.totals"),
         ("loop", "state.seconds"),
     }
