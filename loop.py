@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,18 +77,17 @@ SPLITS = {"validation": 0, "test": 1, "train": 2}  # indices of the EVALUATE str
 
 
 class Split(NamedTuple):
-    """Images that stay as they are, binarized once for the whole run."""
+    """Images and labels, grey as they were loaded or binarized."""
 
     pixels: tf.Tensor  # uint8 [N, 784]; N may be 0
     labels: tf.Tensor  # uint8 [N]
 
 
 class Data(NamedTuple):
-    """The images as the run uses them."""
+    """The images as they were loaded, grey."""
 
     record: dict  # name, sha256 and sizes, as config.json keeps them
-    train_images: tf.Tensor  # uint8 [N, 784], grey
-    train_labels: tf.Tensor  # uint8 [N]
+    train: Split
     validation: Split
     test: Split
 
@@ -99,6 +98,7 @@ class Run(NamedTuple):
     config: flags.Config
     folder: Path
     data: Data
+    held_out: Callable  # name of a split -> the `Split`, binarized once for the run
     to_batch: Callable  # (uint8 pixels, labels) -> x, y
     infer: Callable  # (params, x, noise, y=y) -> Inference
     decode: Callable  # (params, z, y=y) -> logits of p(x|z)
@@ -110,7 +110,7 @@ class Run(NamedTuple):
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self.data.train_images) // self.config.batch_size
+        return len(self.data.train.pixels) // self.config.batch_size
 
 
 class Interrupted(BaseException):
@@ -231,7 +231,7 @@ def prepare(config: flags.Config, data: Data | None) -> Run:
         binarization=config.binarization,
         conditional=config.conditional,
     )
-    mean_pixel = batches.mean_pixel(data.train_images) if data else 0.5
+    mean_pixel = batches.mean_pixel(data.train.pixels) if data else 0.5
     model, params = build(config, mean_pixel)
     infer, decode, generate = (
         partial(function, activation=networks.ACTIVATIONS[config.activation])
@@ -242,6 +242,7 @@ def prepare(config: flags.Config, data: Data | None) -> Run:
         config=config,
         folder=Path(config.run_dir),
         data=data,
+        held_out=cache(partial(hold_out, config, data)),
         to_batch=to_batch,
         infer=infer,
         decode=decode,
@@ -306,27 +307,31 @@ def load_data(config: flags.Config, recorded) -> Data:
             f"{most} in {name}"
         )
     train_set, validation_set = batches.split(train_set, config.validation_size)
-
-    def held_out(digits, split):
-        images = batches.flatten(digits.images)
-        pixels = batches.held_out_pixels(
-            images, SPLITS[split], config.binarization, config.seed
-        )
-        return Split(pixels, tf.constant(digits.labels))
-
+    train, validation, test = (
+        Split(batches.flatten(images), tf.constant(labels))
+        for images, labels in (train_set, validation_set, test_set)
+    )
     return Data(
         record={
             "name": name,
             "sha256": sha256,
-            "train_images": len(train_set.images),
-            "validation_images": len(validation_set.images),
-            "test_images": len(test_set.images),
+            "train_images": len(train.pixels),
+            "validation_images": len(validation.pixels),
+            "test_images": len(test.pixels),
         },
-        train_images=batches.flatten(train_set.images),
-        train_labels=tf.constant(train_set.labels),
-        validation=held_out(validation_set, "validation"),
-        test=held_out(test_set, "test"),
+        train=train,
+        validation=validation,
+        test=test,
     )
+
+
+def hold_out(config: flags.Config, data: Data, name: str) -> Split:
+    """A split as evaluation sees it."""
+    images, labels = getattr(data, name)
+    pixels = batches.held_out_pixels(
+        images, SPLITS[name], config.binarization, config.seed
+    )
+    return Split(pixels, labels)
 
 
 def load_digits(config: flags.Config, recorded):
@@ -449,14 +454,12 @@ def blocks(job: Run):
     train_block = step.make_train_block(state, train_step, job.to_batch, jit)
     noise_shape = [config.num_samples, config.batch_size, sum(config.latents)]
     draw_noise = step.make_draw_noise(config.seed, block_steps, noise_shape)
-    labels = job.data.train_labels
     done = int(state.step)
     compiled = False
     for epoch in range(done // per_epoch, config.epochs):
         start = time.perf_counter()
-        pixels = batches.epoch_pixels(
-            job.data.train_images, config.binarization, config.seed, epoch
-        )
+        images, labels = job.data.train
+        pixels = batches.epoch_pixels(images, config.binarization, config.seed, epoch)
         order = batches.epoch_order(config.seed, epoch, len(pixels), config.batch_size)
         while (first := done - epoch * per_epoch) < per_epoch:
             noise, at = draw_noise(tf.constant(done)), tf.constant(first)
@@ -551,7 +554,7 @@ def epoch_record(job: Run, done: int) -> dict:
         "train_rate": rate,
     }
     if len(job.data.validation.pixels):
-        held_out = job.evaluate(*job.data.validation, SPLITS["validation"])
+        held_out = job.evaluate(*job.held_out("validation"), SPLITS["validation"])
         record |= {
             "validation_loss": held_out.negative_elbo,
             "validation_distortion": held_out.distortion,
@@ -633,7 +636,7 @@ def curves(job: Run) -> list[str]:
 def report(job: Run) -> None:
     """Held-out numbers into evaluations.jsonl and onto the screen, and the figures."""
     config, kind = job.config, job.config.evaluation_split
-    pixels, labels = getattr(job.data, kind)
+    pixels, labels = job.held_out(kind)
     count = config.evaluation_images or len(pixels)
     split = Split(pixels[:count], labels[:count])
     start = time.perf_counter()
@@ -670,14 +673,11 @@ def report(job: Run) -> None:
 
 def probe(job: Run, z_mean, labels) -> dict:
     """What the posterior means tell of the labels, from training to held-out images."""
-    images = job.data.train_images
-    pixels = batches.held_out_pixels(
-        images, SPLITS["train"], job.config.binarization, job.config.seed
-    )
+    train = job.held_out("train")
     encode = evaluate.make_encode(
         job.infer, job.state.averaged, job.to_batch, job.config.latents
     )
-    known = encode(pixels, job.data.train_labels), job.data.train_labels.numpy()
+    known = encode(*train), train.labels.numpy()
     return {
         "knn_accuracy": probes.nearest_neighbors_accuracy(*known, z_mean, labels),
         "linear_accuracy": probes.linear_accuracy(*known, z_mean, labels),

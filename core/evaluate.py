@@ -13,8 +13,8 @@ import tensorflow as tf
 from core import objective, rng
 
 CHUNK = 1000  # images at a time: bounds the memory
-TILE, BLOCK = 10, 100  # images and samples that the likelihood's compiled loop sees
-BLOCKS = 5  # of samples in one call, for speed alone
+TILE, BLOCK = 20, 100  # images and samples that the likelihood's compiled loop sees
+BLOCKS = 10  # of samples in one call, for speed alone
 UPPER_SAMPLES = 10  # of z an image where a layer stands on another's sample, else 1
 ACTIVE_VARIANCE = 0.01
 

@@ -20,8 +20,7 @@ class Losses(NamedTuple):
 
 def log_likelihood(inference, x):
     """log p(x|z) in nats, [K, B]: summed over pixels, one for each sample."""
-    log_prob = distributions.bernoulli_log_prob(x, inference.logits)
-    return tf.reduce_sum(log_prob, axis=-1)
+    return distributions.bernoulli_log_likelihood(x, inference.logits)
 
 
 def log_prior(inference):

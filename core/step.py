@@ -81,6 +81,7 @@ def make_train_step(
     are of each variable's gradient: they tell which went wrong.
     """
 
+    @tf.autograph.experimental.do_not_convert  # it takes seconds, and finds nothing
     def train_step(state, x, noise, y=None):
         losses, grads = gradients(state.params, x, noise, y, state.step)
         squares = adam.squared_norms(grads)

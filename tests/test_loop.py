@@ -202,8 +202,9 @@ def test_every_model_trains_under_every_objective(small, changes):
 
 
 @pytest.mark.parametrize("changes", COMBINATIONS[::6], ids=name_of)
-def test_every_model_stops_goes_on_and_draws(small, changes):
+def test_every_model_stops_goes_on_and_draws(small, changes, monkeypatch):
     """Two runs, one of them stopped inside an epoch, end in the same bits."""
+    monkeypatch.setattr(loop, "BLOCK_SAMPLES", 100)
     other = small["run_dir"] + "-other"
     settings = without_hidden_sizes(small, changes) | {"epochs": 1}
     run(settings, StopAfter(0))
