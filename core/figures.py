@@ -84,7 +84,9 @@ def principal_components(z_mean: np.ndarray) -> tuple[np.ndarray, float]:
     return np.pad(points, ((0, 0), (0, 2 - points.shape[1]))), float(share)
 
 
-def latent_space(path: Path, z_mean: np.ndarray, labels: np.ndarray, kind) -> None:
+def latent_space(
+    path: Path, z_mean: np.ndarray, labels: np.ndarray, kind="test"
+) -> None:
     """The posterior means [N, D] of N `kind` images, colored by their labels [N]."""
     names, points = ("$z_1$", "$z_2$"), z_mean
     title = f"Posterior means of {len(z_mean):,} {kind} images"
