@@ -11,8 +11,7 @@ def make_state(seed, hidden=(8,)):
     """A state that has taken one step along made-up gradients."""
     state = step.init_state(vae.init(seed, hidden, 2))
     grads = [tf.ones_like(p) * (seed + 1) for p in tf.nest.flatten(state.params)]
-    arguments = (state.params, grads, state.m, state.v, state.step)
-    adam.apply(*arguments, 0.01, 0.9, 0.999, 1e-8)
+    adam.apply(state, grads, 0.01, 0.9, 0.999, 1e-8)
     state.totals.assign([1.0, 2.0, 3.0, float(seed)])
     state.seconds.assign(seed)
     return state
