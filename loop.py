@@ -674,7 +674,7 @@ def report(job: Run) -> None:
 
 def probe(job: Run, z_mean, labels) -> dict:
     """What the posterior means tell of the labels, from training to held-out images."""
-    train = job.held_out("train")
+    train = hold_out(job.config, job.data, "train")  # not kept: it is large
     encode = evaluate.make_encode(
         job.infer, job.state.averaged, job.to_batch, job.config.latents
     )

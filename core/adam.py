@@ -78,9 +78,9 @@ def apply(state, grads, learning_rate, beta1, beta2, epsilon, ema_decay=0.0):
     average of the weights, it follows: Polyak and Juditsky (1992), exponentially.
     """
     flat = tf.nest.flatten
-    names = zip(*map(flat, (state.params, state.m, state.v)), grads, strict=True)
+    variables = zip(*map(flat, (state.params, state.m, state.v)), grads, strict=True)
     averages = flat(state.ema) or [None] * len(grads)
-    for (p, m, v, grad), average in zip(names, averages, strict=True):
+    for (p, m, v, grad), average in zip(variables, averages, strict=True):
         t = tf.cast(state.step + 1, grad.dtype)
         delta, m_new, v_new = update(
             grad, m, v, t, learning_rate, beta1, beta2, epsilon

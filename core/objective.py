@@ -25,16 +25,11 @@ def log_likelihood(inference, x):
 
 def log_prior(inference):
     """log p(z) in nats, [K, B]: summed over dimensions and layers."""
-    return tf.add_n(
-        [
-            tf.reduce_sum(
-                distributions.gaussian_log_prob(
-                    latent.z, latent.prior_mean, latent.prior_log_var
-                ),
-                axis=-1,
-            )
-            for latent in inference.latents
-        ]
+    return _sum(
+        distributions.gaussian_log_prob(
+            latent.z, latent.prior_mean, latent.prior_log_var
+        )
+        for latent in inference.latents
     )
 
 
@@ -45,19 +40,17 @@ def log_posterior(inference, stop_gradient=False):
     and variance, as sticking the landing and the doubly reparameterized gradient ask.
     """
     stop = tf.stop_gradient if stop_gradient else tf.identity
-    return tf.add_n(
-        [
-            tf.reduce_sum(
-                distributions.gaussian_log_prob(
-                    latent.z,
-                    stop(latent.posterior_mean),
-                    stop(latent.posterior_log_var),
-                ),
-                axis=-1,
-            )
-            for latent in inference.latents
-        ]
+    return _sum(
+        distributions.gaussian_log_prob(
+            latent.z, stop(latent.posterior_mean), stop(latent.posterior_log_var)
+        )
+        for latent in inference.latents
     )
+
+
+def _sum(layers):
+    """The sum over layers, and over the dimensions of each."""
+    return tf.add_n([tf.reduce_sum(layer, axis=-1) for layer in layers])
 
 
 def log_importance_weights(inference, x, kl_weight=1.0, stop_gradient=False):
@@ -96,7 +89,7 @@ def _layer_kl(latent):
 
 def kl(inference):
     """KL(q(z|x) || p(z)) in nats, [B]: summed over dimensions and layers."""
-    return tf.add_n([tf.reduce_sum(layer, axis=-1) for layer in kl_per_dim(inference)])
+    return _sum(kl_per_dim(inference))
 
 
 # --- What is minimized ----------------------------------------------------------------
@@ -124,7 +117,7 @@ def losses(
       1703.09194): minus the mean of log w, whose q has no gradient of its own.
     * iwae: minus the log-mean-exp of w over the samples, Burda et al. (arXiv
       1509.00519), equation (8). With the estimator dreg its gradient by z is not yet
-      that by the encoder: see `step.loss_and_gradients`.
+      that by the encoder: see `step.loss_and_doubly_reparameterized_gradients`.
 
     The means over samples and over the batch are taken once, here, last.
     """
