@@ -56,6 +56,7 @@ with _stderr_off():
         adam,
         batches,
         checkpoint,
+        datasets,
         evaluate,
         figures,
         hierarchical,
@@ -64,32 +65,15 @@ with _stderr_off():
         networks,
         objective,
         probes,
+        reports,
         rng,
         step,
-        synthetic,
         vae,
     )
 
 BLOCK_SAMPLES = 12_800  # in one compiled call: a second or less, then a stop is seen
 # What a disk answers that cannot be written; TensorFlow's words for it have no number.
 NO_ROOM = (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
-SPLITS = {"validation": 0, "test": 1, "train": 2}  # indices of the EVALUATE stream
-
-
-class Split(NamedTuple):
-    """Images and labels, grey as they were loaded or binarized."""
-
-    pixels: tf.Tensor  # uint8 [N, 784]; N may be 0
-    labels: tf.Tensor  # uint8 [N]
-
-
-class Data(NamedTuple):
-    """The images as they were loaded, grey."""
-
-    record: dict  # name, sha256 and sizes, as config.json keeps them
-    train: Split
-    validation: Split
-    test: Split
 
 
 class Run(NamedTuple):
@@ -97,8 +81,8 @@ class Run(NamedTuple):
 
     config: flags.Config
     folder: Path
-    data: Data
-    held_out: Callable  # name of a split -> the `Split`, binarized once for the run
+    data: datasets.Data  # grey
+    held_out: Callable  # name of a split -> that `Split`, binarized once for the run
     to_batch: Callable  # (uint8 pixels, labels) -> x, y
     infer: Callable  # (params, x, noise, y=y) -> Inference
     decode: Callable  # (params, z, y=y) -> logits of p(x|z)
@@ -224,7 +208,7 @@ def refuse(config: flags.Config, recorded) -> None:
         )
 
 
-def prepare(config: flags.Config, data: Data | None) -> Run:
+def prepare(config: flags.Config, data: datasets.Data | None) -> Run:
     """The model, new, and what belongs to it; without `data` it can only generate."""
     to_batch = partial(
         batches.to_batch,
@@ -242,7 +226,14 @@ def prepare(config: flags.Config, data: Data | None) -> Run:
         config=config,
         folder=Path(config.run_dir),
         data=data,
-        held_out=cache(partial(hold_out, config, data)),
+        held_out=cache(
+            partial(
+                datasets.hold_out,
+                data,
+                binarization=config.binarization,
+                seed=config.seed,
+            )
+        ),
         to_batch=to_batch,
         infer=infer,
         decode=decode,
@@ -279,20 +270,17 @@ def build(config: flags.Config, mean_pixel: float):
     return hierarchical, hierarchical.init(*sizes, config.latent_dims, upper, **shared)
 
 
-def load_data(config: flags.Config, recorded) -> Data:
+def load_data(config: flags.Config, recorded) -> datasets.Data:
     """The data set that the flags ask for, split and held out.
 
     Raises:
       ValueError: it cannot be had, is not the run's, or is too small.
     """
-    name, train_set, test_set = load_digits(config, recorded)
-    sha256 = mnist.checksum(train_set, test_set)
-    if recorded and sha256 != recorded["dataset"]["sha256"]:
-        raise ValueError(
-            f"{config.run_dir} holds a run on other data "
-            f"({recorded['dataset']['name']}, not this {name}): use that data, or "
-            "choose another --run_dir"
-        )
+    dataset = config.dataset
+    if dataset == "auto" and recorded:
+        name = recorded["dataset"]["name"]
+        dataset = name if name in (*mnist.SOURCES, "synthetic") else dataset
+    name, train_set, test_set = datasets.find(dataset, config.data_dir, say)
     images = len(train_set.images)
     if config.validation_size + config.batch_size > images:
         raise ValueError(
@@ -306,54 +294,14 @@ def load_data(config: flags.Config, recorded) -> Data:
             f"expected labels from 0 to {mnist.CLASSES - 1} for --conditional, got "
             f"{most} in {name}"
         )
-    train_set, validation_set = batches.split(train_set, config.validation_size)
-    train, validation, test = (
-        Split(batches.flatten(images), tf.constant(labels))
-        for images, labels in (train_set, validation_set, test_set)
-    )
-    return Data(
-        record={
-            "name": name,
-            "sha256": sha256,
-            "train_images": len(train.pixels),
-            "validation_images": len(validation.pixels),
-            "test_images": len(test.pixels),
-        },
-        train=train,
-        validation=validation,
-        test=test,
-    )
-
-
-def hold_out(config: flags.Config, data: Data, name: str) -> Split:
-    """A split as evaluation sees it."""
-    images, labels = getattr(data, name)
-    pixels = batches.held_out_pixels(
-        images, SPLITS[name], config.binarization, config.seed
-    )
-    return Split(pixels, labels)
-
-
-def load_digits(config: flags.Config, recorded):
-    """(name, training set, test set) of what --data_dir or --dataset asks for."""
-    if config.data_dir:
-        return Path(config.data_dir).resolve().name, *mnist.load(config.data_dir)
-    dataset = config.dataset
-    if dataset == "auto" and recorded:
-        name = recorded["dataset"]["name"]
-        dataset = name if name in (*mnist.SOURCES, "synthetic") else dataset
-    if dataset != "synthetic":
-        name = "mnist" if dataset == "auto" else dataset
-        try:
-            return name, *mnist.load(mnist.fetch(name, mnist.cache_folder()))
-        except ValueError as error:
-            if dataset != "auto":
-                raise ValueError(
-                    f"{error}; put the four IDX files into a folder and name it with "
-                    "--data_dir=DIR, or use the built-in digits: --dataset=synthetic"
-                ) from error
-            say(f"No MNIST: {error}. Using the built-in synthetic digits instead.")
-    return "synthetic", *synthetic.draw()
+    data = datasets.split(name, train_set, test_set, config.validation_size)
+    if recorded and data.record["sha256"] != recorded["dataset"]["sha256"]:
+        raise ValueError(
+            f"{config.run_dir} holds a run on other data "
+            f"({recorded['dataset']['name']}, not this {name}): use that data, or "
+            "choose another --run_dir"
+        )
+    return data
 
 
 def restore(job: Run, recorded: dict) -> int | None:
@@ -426,7 +374,7 @@ def train(job: Run, stop: Stop) -> None:
                 metrics.append(job.folder / "metrics.jsonl", record)
                 write_scalars(done, "epoch", record)
                 with bar.external_write_mode():
-                    say(epoch_line(record, config.epochs))
+                    say(reports.epoch_line(record, config.epochs))
                 if record["epoch"] % config.checkpoint_every == 0:
                     save(job, values, done)
             if stop.signal:
@@ -555,7 +503,9 @@ def epoch_record(job: Run, done: int) -> dict:
         "train_rate": rate,
     }
     if len(job.data.validation.pixels):
-        held_out = job.evaluate(*job.held_out("validation"), SPLITS["validation"])
+        held_out = job.evaluate(
+            *job.held_out("validation"), datasets.INDEX["validation"]
+        )
         record |= {
             "validation_loss": held_out.negative_elbo,
             "validation_distortion": held_out.distortion,
@@ -566,29 +516,6 @@ def epoch_record(job: Run, done: int) -> dict:
 
 
 # --- Saying ---------------------------------------------------------------------------
-
-
-def epoch_line(record: dict, epochs: int) -> str:
-    """An epoch's record for people: each -ELBO = distortion + rate."""
-    line = f"epoch {record['epoch']}/{epochs}"
-    for kind in ("train", "validation"):
-        if f"{kind}_loss" in record:
-            loss, distortion, rate = (
-                record[f"{kind}_{part}"] for part in step.TOTALS[:3]
-            )
-            if abs(loss - distortion - rate) > 1e-5 * abs(loss):
-                line += f"  {kind} loss {loss:.2f},"
-            else:
-                line += f"  {kind}"
-            line += f" {distortion + rate:.2f} = {distortion:.2f} + {rate:.2f}"
-    return f"{line}  {record['seconds']:.2f} s"
-
-
-def unit(config: flags.Config) -> str:
-    """What the loss is measured in, said wherever it is shown."""
-    if config.binarization == "none":
-        return "grey-pixel loss an image, not an ELBO"
-    return "nats an image"
 
 
 def describe(job: Run) -> str:
@@ -613,7 +540,7 @@ def describe(job: Run) -> str:
         f"Model: {'-'.join(map(str, [*sizes, *sizes[-2::-1]]))}, {config.activation}"
         f"{labels}; "
         + (f"loss by {' '.join(special)}; -ELBO" if special else "loss")
-        + f" = distortion + rate, {unit(config)}"
+        + f" = distortion + rate, {reports.unit(config.binarization)}"
     )
 
 
@@ -639,9 +566,9 @@ def report(job: Run) -> None:
     config, kind = job.config, job.config.evaluation_split
     pixels, labels = job.held_out(kind)
     count = config.evaluation_images or len(pixels)
-    split = Split(pixels[:count], labels[:count])
+    split = datasets.Split(pixels[:count], labels[:count])
     start = time.perf_counter()
-    result = job.evaluate(*split, SPLITS[kind])
+    result = job.evaluate(*split, datasets.INDEX[kind])
     done = int(job.state.step)
     one_or_all = (lambda layers: layers[0]) if len(config.latents) == 1 else list
     record = {
@@ -668,15 +595,22 @@ def report(job: Run) -> None:
     history = metrics.read(job.folder / "metrics.jsonl", curves(job))
     if config.figures:
         draw_figures(job, split, result.z_mean, history)
+    auto = config.dataset == "auto" and not config.data_dir
+    built_in = auto and record["dataset"] == "synthetic"
+    about = " (built in, because MNIST could not be had)" if built_in else ""
     seconds = sum(epoch["seconds"] for epoch in history)
-    say(summary(job, record) + f", {seconds:.1f} s\nAll is in     {job.folder}/")
+    say(reports.summary(record, config.latents, about, seconds))
+    say(f"All is in     {job.folder}/")
 
 
 def probe(job: Run, z_mean, labels) -> dict:
     """What the posterior means tell of the labels, from training to held-out images."""
-    train = hold_out(job.config, job.data, "train")  # not kept: it is large
+    config = job.config
+    train = datasets.hold_out(  # not kept: it is large
+        job.data, "train", config.binarization, config.seed
+    )
     encode = evaluate.make_encode(
-        job.infer, job.state.averaged, job.to_batch, job.config.latents
+        job.infer, job.state.averaged, job.to_batch, config.latents
     )
     known = encode(*train), train.labels.numpy()
     return {
@@ -685,7 +619,7 @@ def probe(job: Run, z_mean, labels) -> dict:
     }
 
 
-def likelihood(job: Run, split: Split) -> dict:
+def likelihood(job: Run, split: datasets.Split) -> dict:
     """-log p(x) by importance sampling, and its standard error over images."""
     config = job.config
     log_marginal = evaluate.make_log_marginal(
@@ -698,7 +632,7 @@ def likelihood(job: Run, split: Split) -> dict:
     ) as bar:
         log_p = log_marginal(
             *split,
-            SPLITS[config.evaluation_split],
+            datasets.INDEX[config.evaluation_split],
             config.importance_samples,
             bar.update,
         )
@@ -707,36 +641,6 @@ def likelihood(job: Run, split: Split) -> dict:
         "nll_standard_error": float(np.std(log_p) / math.sqrt(len(log_p))),
         "importance_samples": config.importance_samples,
     }
-
-
-def summary(job: Run, record: dict) -> str:
-    """An evaluation's record for people."""
-    config = job.config
-    grey, given = config.binarization == "none", "|y" if config.conditional else ""
-    name = record["dataset"]
-    if name == "synthetic" and config.dataset == "auto" and not config.data_dir:
-        name += " (built in, because MNIST could not be had)"
-    units = zip(np.atleast_1d(record["active_units"]), config.latents, strict=True)
-    kind = record["split"].capitalize()
-    lines = {
-        "Data set": f"{name}, {record['images']:,} {record['split']} images",
-        f"{kind} {'loss' if grey else '-ELBO'}": f"{record['negative_elbo']:.2f} "
-        f"{unit(config)}" + (", a bound on -log p(x|y)" if given else ""),
-        "  distortion": f"{record['distortion']:.2f}",
-        "  rate": f"{record['rate']:.2f}",
-    }
-    if "nll" in record:
-        lines[f"-log p(x{given})"] = (
-            f"{record['nll']:.2f} +- {record['nll_standard_error']:.2f} "
-            f"({record['importance_samples']:,} importance samples)"
-        )
-    lines |= {
-        "Active units": " and ".join(f"{active} of {all}" for active, all in units),
-        "Labels from z": f"{record['knn_accuracy']:.1%} by nearest neighbors, "
-        f"{record['linear_accuracy']:.1%} linearly",
-        "Trained": f"{record['epoch']} epochs, {record['step']:,} steps",
-    }
-    return "\n".join(f"{name:<13} {text}" for name, text in lines.items())
 
 
 # --- Showing --------------------------------------------------------------------------
@@ -763,7 +667,7 @@ def prior_samples(job: Run, index: int, labels, styles=None) -> np.ndarray:
     return pixel_means(job.generate(job.state.averaged, noise, y=y))
 
 
-def draw_figures(job: Run, split: Split, z_mean, history: list[dict]) -> None:
+def draw_figures(job: Run, split: datasets.Split, z_mean, history: list[dict]) -> None:
     """All figures of the run; `z_mean` [N, D] are the split's posterior means."""
     folder, conditional = job.folder / "figures", job.config.conditional
 
@@ -787,7 +691,7 @@ def draw_figures(job: Run, split: Split, z_mean, history: list[dict]) -> None:
     )
     if history:
         path = folder / "learning_curves.png"
-        figures.learning_curves(path, history, unit(job.config))
+        figures.learning_curves(path, history, reports.unit(job.config.binarization))
 
 
 def generate_digits(job: Run) -> None:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from matplotlib.image import imread
 
 import loop
-from core import checkpoint, metrics, mnist
+from core import checkpoint, metrics, mnist, synthetic
 from tests.conftest import (
     as_arguments,
     program,
@@ -363,7 +363,7 @@ def test_checkpoints_that_are_rarer_than_epochs_change_nothing(
     small, straight, monkeypatch
 ):
     """Killed at the end of the second epoch, whose checkpoint is not due yet."""
-    monkeypatch.setattr(loop, "epoch_line", kill_at(2))
+    monkeypatch.setattr(loop.reports, "epoch_line", kill_at(2))
     with pytest.raises(KeyboardInterrupt):
         run(small, epochs=3, checkpoint_every=5)
     assert len(timeless(small["run_dir"])) == 2
@@ -600,9 +600,9 @@ def test_auto_falls_back_to_synthetic_digits_and_says_so(small, monkeypatch, cap
     def unreachable(*arguments):
         raise ValueError("cannot download x (no network)")
 
-    drawn = loop.synthetic.draw(1, sizes=(330, 60))
+    drawn = synthetic.draw(1, sizes=(330, 60))
     monkeypatch.setattr(mnist, "fetch", unreachable)
-    monkeypatch.setattr(loop.synthetic, "draw", lambda: drawn)
+    monkeypatch.setattr(synthetic, "draw", lambda: drawn)
     settings = {k: v for k, v in small.items() if k != "data_dir"}
     run(settings)
     output = capsys.readouterr().out

@@ -9,8 +9,8 @@ import pytest
 from tests.conftest import ROOT
 
 ORDER = (
-    "rng mnist synthetic batches distributions networks vae hierarchical objective "
-    "adam step evaluate probes checkpoint metrics figures"
+    "rng mnist synthetic batches datasets distributions networks vae hierarchical "
+    "objective adam step evaluate probes checkpoint metrics reports figures"
 ).split()
 CORE = sorted((ROOT / "core").glob("*.py"))
 PRODUCT = [ROOT / "loop.py", ROOT / "flags.py", *CORE]

@@ -55,8 +55,7 @@ def prepare(images: int, **settings):
 
 def this_project(turns, samples, **settings):
     """A worker: the program's estimate."""
-    import loop
-    from core import evaluate
+    from core import datasets, evaluate
 
     job, pixels, labels = prepare(**settings)
     config = job.config
@@ -66,7 +65,7 @@ def this_project(turns, samples, **settings):
     )
 
     def estimate():
-        split = pixels, labels, loop.SPLITS["test"]
+        split = pixels, labels, datasets.INDEX["test"]
         log_p = log_marginal(*split, samples, lambda n: None)
         return {"log p(x)": float(np.mean(log_p))}
 

@@ -44,6 +44,7 @@ def make_run(images: int = 0, **settings):
     """What the program prepares for these flags; with `images`, of so many training
     images (rows repeat where there are fewer)."""
     import loop
+    from core import datasets
 
     sizes = tuple(settings.pop("hidden_sizes"))
     defaults = dict(epochs=10**6, validation_size=0, run_dir="not-written")
@@ -52,7 +53,7 @@ def make_run(images: int = 0, **settings):
     if images:
         rows = np.arange(images) % len(data.train.pixels)
         repeated = (loop.tf.constant(part.numpy()[rows]) for part in data.train)
-        data = data._replace(train=loop.Split(*repeated))
+        data = data._replace(train=datasets.Split(*repeated))
     return loop.prepare(config, data)
 
 

@@ -1,0 +1,59 @@
+"""Records of an epoch and of an evaluation, as people read them."""
+
+import numpy as np
+
+
+def unit(binarization: str) -> str:
+    """What the loss is measured in, said wherever it is shown."""
+    if binarization == "none":
+        return "grey-pixel loss an image, not an ELBO"
+    return "nats an image"
+
+
+def epoch_line(record: dict, epochs: int) -> str:
+    """An epoch's record of metrics.jsonl: each -ELBO = distortion + rate."""
+    line = f"epoch {record['epoch']}/{epochs}"
+    for kind in ("train", "validation"):
+        if f"{kind}_loss" in record:
+            loss, distortion, rate = (
+                record[f"{kind}_{part}"] for part in ("loss", "distortion", "rate")
+            )
+            if abs(loss - distortion - rate) > 1e-5 * abs(loss):
+                line += f"  {kind} loss {loss:.2f},"
+            else:
+                line += f"  {kind}"
+            line += f" {distortion + rate:.2f} = {distortion:.2f} + {rate:.2f}"
+    return f"{line}  {record['seconds']:.2f} s"
+
+
+def summary(record: dict, latent_dims, about_data="", seconds=0.0) -> str:
+    """An evaluation's record of evaluations.jsonl, after `seconds` of training.
+
+    `latent_dims` are of each layer; `about_data` is said beside the data set's name.
+    """
+    grey, given = record["binarization"] == "none", record["given_labels"]
+    units = zip(np.atleast_1d(record["active_units"]), latent_dims, strict=True)
+    split = record["split"]
+    lines = {
+        "Data set": f"{record['dataset']}{about_data}, {record['images']:,} {split} "
+        "images",
+        f"{split.capitalize()} {'loss' if grey else '-ELBO'}": (
+            f"{record['negative_elbo']:.2f} {unit(record['binarization'])}"
+            + (", a bound on -log p(x|y)" if given else "")
+        ),
+        "  distortion": f"{record['distortion']:.2f}",
+        "  rate": f"{record['rate']:.2f}",
+    }
+    if "nll" in record:
+        lines[f"-log p(x{'|y' if given else ''})"] = (
+            f"{record['nll']:.2f} +- {record['nll_standard_error']:.2f} "
+            f"({record['importance_samples']:,} importance samples)"
+        )
+    lines |= {
+        "Active units": " and ".join(f"{active} of {all}" for active, all in units),
+        "Labels from z": f"{record['knn_accuracy']:.1%} by nearest neighbors, "
+        f"{record['linear_accuracy']:.1%} linearly",
+        "Trained": f"{record['epoch']} epochs, {record['step']:,} steps, "
+        f"{seconds:.1f} s",
+    }
+    return "\n".join(f"{name:<13} {text}" for name, text in lines.items())
