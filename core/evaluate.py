@@ -5,6 +5,8 @@ images of a set get the same numbers whether more are evaluated or not.
 """
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -45,10 +47,12 @@ def make_evaluate(infer, params, to_batch, seed: int, latent_dims):
     that two epochs differ by their weights alone.
     """
     num_samples = 1 if len(latent_dims) == 1 else UPPER_SAMPLES
+    shape = [num_samples, CHUNK, sum(latent_dims)]
 
     @tf.function(reduce_retracing=True)
-    def evaluate_chunk(pixels, labels, noise):
+    def evaluate_chunk(pixels, labels, key, number):
         x, y = to_batch(pixels, labels)
+        noise = rng.normal(rng.fold(key, number), shape)[:, : tf.shape(pixels)[0]]
         inference = infer(params, x, noise, y=y)
         return (
             tf.reduce_mean(objective.log_likelihood(inference, x), axis=0),
@@ -58,12 +62,10 @@ def make_evaluate(infer, params, to_batch, seed: int, latent_dims):
 
     def evaluate(pixels, labels, index: int) -> Evaluation:
         key = rng.key(seed, rng.Stream.EVALUATE, 2 * index + 1)
-        shape = [num_samples, CHUNK, sum(latent_dims)]
         chunks = []
         for i in range(0, len(pixels), CHUNK):
-            part = pixels[i : i + CHUNK]
-            noise = rng.normal(rng.fold(key, i // CHUNK), shape)[:, : len(part)]
-            chunks.append(evaluate_chunk(part, labels[i : i + CHUNK], noise))
+            part = pixels[i : i + CHUNK], labels[i : i + CHUNK]
+            chunks.append(evaluate_chunk(*part, key, tf.constant(i // CHUNK)))
         log_likelihood, *layers = map(np.concatenate, zip(*chunks, strict=True))
         kls, z_means = layers[: len(latent_dims)], layers[len(latent_dims) :]
         kl_per_dim = tuple(np.mean(kl, axis=0, dtype=np.float64) for kl in kls)
@@ -138,20 +140,31 @@ def make_log_marginal(infer, params, to_batch, seed: int, latent_dims, jit: bool
             )
         return log_sum
 
+    def tile_log_sum(pixels, labels, key, num_samples: int):
+        """log of the sum of the weights of [TILE] images."""
+        log_sum = tf.fill([TILE], -math.inf)
+        for block in range(0, -(-num_samples // BLOCK), BLOCKS):
+            noise = draw(key, tf.range(block, block + BLOCKS))
+            missing = max(0, (block + BLOCKS) * BLOCK - num_samples)
+            log_sum = add_blocks(log_sum, pixels, labels, noise, tf.constant(missing))
+        return log_sum.numpy()
+
     def log_marginal(pixels, labels, index: int, num_samples: int, progress):
         key = rng.key(seed, rng.Stream.LIKELIHOOD, index)
-        found = []
-        for first in range(0, len(pixels), TILE):
+
+        def one(first):
             rows = tf.minimum(tf.range(first, first + TILE), len(pixels) - 1)
             tile = tf.gather(pixels, rows), tf.gather(labels, rows)
-            tile_key = rng.fold(key, first // TILE)
-            log_sum = tf.fill([TILE], -math.inf)
-            for block in range(0, -(-num_samples // BLOCK), BLOCKS):
-                noise = draw(tile_key, tf.range(block, block + BLOCKS))
-                missing = max(0, (block + BLOCKS) * BLOCK - num_samples)
-                log_sum = add_blocks(log_sum, *tile, noise, tf.constant(missing))
-            found.append(log_sum)
-            progress(min(TILE, len(pixels) - first))
+            return tile_log_sum(*tile, rng.fold(key, first // TILE), num_samples)
+
+        # A tile for each core at a time: what one does alone, the other need not await.
+        pool, found = ThreadPoolExecutor(os.cpu_count()), []
+        try:
+            for log_sum in pool.map(one, range(0, len(pixels), TILE)):
+                progress(min(TILE, len(pixels) - TILE * len(found)))
+                found.append(log_sum)
+        finally:
+            pool.shutdown(cancel_futures=True)
         log_sums = np.concatenate(found)[: len(pixels)].astype(np.float64)
         return log_sums - math.log(num_samples)
 

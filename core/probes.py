@@ -7,7 +7,7 @@ import numpy as np
 
 NEIGHBORS = 10
 RIDGE = 1e-3  # times the number of images
-CHUNK = 100  # test images at a time: bounds the memory
+CHUNK = 25  # test images at a time: bounds the memory
 
 
 def nearest_neighbors_accuracy(z, labels, test_z, test_labels) -> float:
