@@ -157,14 +157,11 @@ def make_log_marginal(infer, params, to_batch, seed: int, latent_dims, jit: bool
             tile = tf.gather(pixels, rows), tf.gather(labels, rows)
             return tile_log_sum(*tile, rng.fold(key, first // TILE), num_samples)
 
-        # A tile for each core at a time: what one does alone, the other need not await.
-        pool, found = ThreadPoolExecutor(os.cpu_count()), []
-        try:
+        found = []  # a tile for each core at a time: what one does alone costs no wait
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             for log_sum in pool.map(one, range(0, len(pixels), TILE)):
                 progress(min(TILE, len(pixels) - TILE * len(found)))
                 found.append(log_sum)
-        finally:
-            pool.shutdown(cancel_futures=True)
         log_sums = np.concatenate(found)[: len(pixels)].astype(np.float64)
         return log_sums - math.log(num_samples)
 

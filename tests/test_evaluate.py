@@ -95,6 +95,24 @@ def log_marginal_with(model, num_samples, infer=INFER, seed=0, count=60, jit=Fal
     return found
 
 
+def test_an_estimate_that_is_stopped_starts_no_other_tile(model, monkeypatch):
+    """What the main thread is told to do, its helpers must not outlive by minutes."""
+    params, pixels, labels, to_batch = model
+    run = evaluate.make_log_marginal(INFER, params, to_batch, 0, (3,), False)
+    run(pixels[:20], labels[:20], 1, 10, lambda n: None)  # so that all is traced
+    started, gather = [], tf.gather
+    monkeypatch.setattr(evaluate.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(tf, "gather", lambda *a: started.append(a) or gather(*a))
+
+    def stop(count):
+        raise KeyboardInterrupt
+
+    many = tf.tile(pixels, [10, 1]), tf.tile(labels, [10])
+    with pytest.raises(KeyboardInterrupt):
+        run(*many, 1, 10_000, stop)
+    assert 2 <= len(started) <= 6  # pixels and labels of the first tiles, of 30
+
+
 def noise_of(tile, samples, dims=3, seed=0):
     """The noise [samples, 20, dims] that the images of a tile get."""
     key = rng.fold(rng.key(seed, rng.Stream.LIKELIHOOD, 1), tile)
