@@ -670,19 +670,22 @@ def prior_samples(job: Run, index: int, labels, styles=None) -> np.ndarray:
 def draw_figures(job: Run, split: datasets.Split, z_mean, history: list[dict]) -> None:
     """All figures of the run; `z_mean` [N, D] are the split's posterior means."""
     folder, conditional = job.folder / "figures", job.config.conditional
+    side = mnist.SIDE
 
     def decode(z, labels):
         z, y = tf.constant(z, tf.float32), one_hot(job, labels)
         return pixel_means(job.decode(job.state.averaged, z, y=y))
 
-    x, _ = job.to_batch(split.pixels, split.labels)
+    def images(rows):
+        part = (tf.gather(tensor, rows) for tensor in split)
+        return job.to_batch(*part)[0].numpy().reshape(-1, side, side)
+
     rows, columns = np.divmod(np.arange(100), 10)
     samples = prior_samples(job, 0, columns, rows if conditional else None)
-    side = mnist.SIDE
     figures.of_a_run(
         folder,
         kind=job.config.evaluation_split,
-        x=x.numpy().reshape(-1, side, side),
+        images=images,
         labels=split.labels.numpy(),
         z_mean=z_mean,
         decode=decode,

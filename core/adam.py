@@ -20,8 +20,8 @@ def update(grad, m, v, t, learning_rate, beta1, beta2, epsilon):
     """
     m = beta1 * m + (1 - beta1) * grad
     v = beta2 * v + (1 - beta2) * grad * grad
-    m_hat = m * (1 / bias_correction(beta1, t))  # one division for all numbers
-    v_hat = v * (1 / bias_correction(beta2, t))
+    m_hat = m / bias_correction(beta1, t)
+    v_hat = v / bias_correction(beta2, t)
     return learning_rate * m_hat / (tf.sqrt(v_hat) + epsilon), m, v
 
 

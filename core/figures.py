@@ -148,11 +148,12 @@ def learning_curves(path: Path, records: list[dict], unit: str) -> None:
 
 
 def of_a_run(
-    folder: Path, kind: str, x, labels, z_mean, decode, samples, styles: bool
+    folder: Path, kind: str, images, labels, z_mean, decode, samples, styles: bool
 ) -> None:
-    """All that shows a model on N images [N, 28, 28] of a `kind`, such as "test".
+    """All that shows a model on N images of a `kind`, such as "test".
 
-    `z_mean` [N, D] are their posterior means, decode(z, labels) gives pixel means
+    images(rows) gives some of them, [n, 28, 28] in [0, 1]; `labels` [N] and the
+    posterior means `z_mean` [N, D] are of all; decode(z, labels) gives pixel means
     [N, 28, 28]; `samples` [10, 10, 28, 28] are drawn from the prior, each row with one
     z for all classes if these are `styles`.
     """
@@ -163,11 +164,11 @@ def of_a_run(
         for label in classes:
             name = f"manifold_{label}.png" if styles else "manifold.png"
             manifold(folder / name, decode(grid, np.full(len(grid), label)))
-    rows = np.array_split(np.arange(min(36, len(x))), 3)
+    rows = np.array_split(np.arange(min(36, len(labels))), 3)
     image_rows(
         folder / "reconstructions.png",
         f"{kind.capitalize()} images, and reconstructions from their posterior means",
-        [f for row in rows for f in (x[row], decode(z_mean[row], labels[row]))],
+        [f for row in rows for f in (images(row), decode(z_mean[row], labels[row]))],
         ["image", "reconstruction"] * 3,
     )
     title = "Pixel means of samples from the prior"
@@ -181,9 +182,9 @@ def of_a_run(
         f"From one {kind} image to another, along the line between posterior means",
         [
             [
-                x[a],
+                *images([a]),
                 *decode(np.linspace(z_mean[a], z_mean[b], 10), np.full(10, labels[a])),
-                x[b],
+                *images([b]),
             ]
             for a, b in pairs
         ],
