@@ -224,6 +224,7 @@ def test_every_model_trains_under_every_objective(small, changes, monkeypatch):
 def test_every_model_stops_goes_on_and_draws(small, changes, monkeypatch):
     """Two runs, one of them stopped inside an epoch, end in the same bits."""
     monkeypatch.setattr(loop, "BLOCK_SAMPLES", 100)
+    monkeypatch.setattr(loop.evaluate, "BLOCKS", 1)  # of 100 samples, for three
     other = small["run_dir"] + "-other"
     settings = without_hidden_sizes(small, changes) | {"epochs": 1, "batch_size": 60}
     run(settings, StopAfter(0))
