@@ -222,18 +222,14 @@ def prepare(config: flags.Config, data: datasets.Data | None) -> Run:
         for function in (model.infer, model.decode, model.generate)
     )
     state = step.init_state(params, ema=bool(config.ema_decay))
+    hold_out = partial(
+        datasets.hold_out, data, binarization=config.binarization, seed=config.seed
+    )
     job = Run(
         config=config,
         folder=Path(config.run_dir),
         data=data,
-        held_out=cache(
-            partial(
-                datasets.hold_out,
-                data,
-                binarization=config.binarization,
-                seed=config.seed,
-            )
-        ),
+        held_out=cache(hold_out),
         to_batch=to_batch,
         infer=infer,
         decode=decode,

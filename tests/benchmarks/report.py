@@ -55,6 +55,12 @@ def add_network(options: Parser, batches=True) -> None:
         add("--batch_size", type=positive, default=128, metavar="N", help=shown)
 
 
+def add_binarization(options: Parser, default: str, help: str) -> None:
+    """The option that chooses what this project makes of the pixels."""
+    choices = ["none", "dynamic", "static", "threshold"]
+    options.add_argument("--binarization", choices=choices, default=default, help=help)
+
+
 def network(arguments) -> dict:
     """The values of those options."""
     names = ("hidden_sizes", "latent_dim", "activation", "batch_size")

@@ -48,12 +48,7 @@ def parse():
     """The command line."""
     options = report.parser(__doc__, rounds=3)
     report.add_network(options)
-    options.add_argument(
-        "--binarization",
-        choices=["none", "dynamic", "static", "threshold"],
-        default="dynamic",
-        help="default: %(default)s",
-    )
+    report.add_binarization(options, "dynamic", "default: %(default)s")
     options.add_argument(
         "--only",
         nargs="+",

@@ -37,12 +37,8 @@ def parse():
     """The command line."""
     options = report.parser(__doc__, rounds=7)
     report.add_network(options)
-    options.add_argument(
-        "--binarization",
-        choices=["none", "dynamic", "static", "threshold"],
-        default="none",
-        help="of this project only; the others see grey pixels (none)",
-    )
+    explained = "of this project only; the others see grey pixels (none)"
+    report.add_binarization(options, "none", explained)
     options.add_argument(
         "--systems",
         nargs="+",
