@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import flags
 import loop
@@ -73,7 +74,10 @@ class NoStop:
 def run(settings, stop=None, **changes):
     """`loop.run` as if these flags had been given."""
     settings = settings | changes
-    loop.run(flags.Config(**settings), set(settings), stop or NoStop())
+    try:
+        loop.run(flags.Config(**settings), set(settings), stop or NoStop())
+    finally:
+        tf.config.run_functions_eagerly(False)  # which --eager asked for
 
 
 def program(*arguments, script=(str(ROOT / "loop.py"),), **keywords):
