@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import flags
 import loop
@@ -77,7 +76,7 @@ def run(settings, stop=None, **changes):
     try:
         loop.run(flags.Config(**settings), set(settings), stop or NoStop())
     finally:
-        tf.config.run_functions_eagerly(False)  # which --eager asked for
+        loop.tf.config.run_functions_eagerly(False)  # which --eager asked for
 
 
 def program(*arguments, script=(str(ROOT / "loop.py"),), **keywords):
