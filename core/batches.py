@@ -30,7 +30,7 @@ def mean_pixel(images: np.ndarray) -> float:
     return float(np.mean(images, dtype=np.float64) / 255)
 
 
-@tf.function
+@tf.function(autograph=False)
 def binarize(images, key):
     """Bernoulli(pixel / 255) for every pixel of uint8 [N, 784] -> uint8 0 or 1.
 

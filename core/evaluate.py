@@ -5,7 +5,6 @@ images of a set get the same numbers whether more are evaluated or not.
 """
 
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -14,9 +13,10 @@ import tensorflow as tf
 
 from core import objective, rng
 
-CHUNK = 1000  # images at a time: bounds the memory
+CHUNK = 1000  # samples of z at a time: bounds the memory
 TILE, BLOCK = 20, 100  # images and samples that the likelihood's compiled loop sees
 BLOCKS = 10  # of samples in one call, for speed alone
+TILES = 2  # at a time, each on a core; with convolutions one takes 0.3 GB
 UPPER_SAMPLES = 10  # of z an image where a layer stands on another's sample, else 1
 ACTIVE_VARIANCE = 0.01
 
@@ -47,9 +47,10 @@ def make_evaluate(infer, params, to_batch, seed: int, latent_dims):
     that two epochs differ by their weights alone.
     """
     num_samples = 1 if len(latent_dims) == 1 else UPPER_SAMPLES
-    shape = [num_samples, CHUNK, sum(latent_dims)]
+    images = CHUNK // num_samples
+    shape = [num_samples, images, sum(latent_dims)]
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def evaluate_chunk(pixels, labels, key, number):
         x, y = to_batch(pixels, labels)
         noise = rng.normal(rng.fold(key, number), shape)[:, : tf.shape(pixels)[0]]
@@ -63,9 +64,9 @@ def make_evaluate(infer, params, to_batch, seed: int, latent_dims):
     def evaluate(pixels, labels, index: int) -> Evaluation:
         key = rng.key(seed, rng.Stream.EVALUATE, 2 * index + 1)
         chunks = []
-        for i in range(0, len(pixels), CHUNK):
-            part = pixels[i : i + CHUNK], labels[i : i + CHUNK]
-            chunks.append(evaluate_chunk(*part, key, tf.constant(i // CHUNK)))
+        for i in range(0, len(pixels), images):
+            part = pixels[i : i + images], labels[i : i + images]
+            chunks.append(evaluate_chunk(*part, key, tf.constant(i // images)))
         log_likelihood, *layers = map(np.concatenate, zip(*chunks, strict=True))
         kls, z_means = layers[: len(latent_dims)], layers[len(latent_dims) :]
         kl_per_dim = tuple(np.mean(kl, axis=0, dtype=np.float64) for kl in kls)
@@ -92,7 +93,7 @@ def _posterior_mean(latent):
 def make_encode(infer, params, to_batch, latent_dims):
     """encode(pixels uint8 [N, 784], labels [N]) -> posterior means of z [N, D]."""
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def encode_chunk(pixels, labels):
         x, y = to_batch(pixels, labels)
         noise = tf.zeros([1, tf.shape(x)[0], sum(latent_dims)])
@@ -117,7 +118,7 @@ def make_log_marginal(infer, params, to_batch, seed: int, latent_dims, jit: bool
     """
     draw_shape = [BLOCK, TILE, sum(latent_dims)]
 
-    @tf.function
+    @tf.function(autograph=False)
     def draw(key, blocks):
         return tf.map_fn(
             lambda block: rng.normal(rng.fold(key, block), draw_shape),
@@ -125,14 +126,17 @@ def make_log_marginal(infer, params, to_batch, seed: int, latent_dims, jit: bool
             fn_output_signature=tf.float32,
         )
 
+    @tf.autograph.experimental.do_not_convert
+    def log_weights(x, y, noise):
+        return objective.log_importance_weights(infer(params, x, noise, y=y), x)
+
     @tf.function(jit_compile=jit)
     def add_blocks(log_sum, pixels, labels, noise, missing):
         """Add the weights of all samples but the last `missing` to exp(log_sum) [B]."""
         x, y = to_batch(pixels, labels)
         last = len(noise) * BLOCK - missing
         for i in tf.range(len(noise)):
-            inference = infer(params, x, tf.gather(noise, i), y=y)
-            log_w = objective.log_importance_weights(inference, x)
+            log_w = log_weights(x, y, tf.gather(noise, i))
             asked = (i * BLOCK + tf.range(BLOCK))[:, None] < last
             log_w = tf.where(asked, log_w, -math.inf)
             log_sum = tf.reduce_logsumexp(
@@ -157,8 +161,8 @@ def make_log_marginal(infer, params, to_batch, seed: int, latent_dims, jit: bool
             tile = tf.gather(pixels, rows), tf.gather(labels, rows)
             return tile_log_sum(*tile, rng.fold(key, first // TILE), num_samples)
 
-        found = []  # a tile for each core at a time: what one does alone costs no wait
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = []  # two tiles at a time: what one does on one core costs no wait
+        with ThreadPoolExecutor(TILES) as pool:
             for log_sum in pool.map(one, range(0, len(pixels), TILE)):
                 progress(min(TILE, len(pixels) - TILE * len(found)))
                 found.append(log_sum)

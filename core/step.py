@@ -131,7 +131,7 @@ def make_draw_noise(seed: int, block_steps: int, shape):
     It is drawn outside the compiled block, where Philox runs ten times as fast.
     """
 
-    @tf.function
+    @tf.function(autograph=False)
     def draw_noise(step):
         return tf.map_fn(
             lambda s: rng.normal(rng.key(seed, rng.Stream.POSTERIOR, s), shape),
