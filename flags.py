@@ -8,7 +8,7 @@ from absl import flags
 POSITIVE = {"lower_bound": 1}
 
 
-def _option(default, help, choices=None, of_run=False, **bounds):
+def _option(default, help, *, choices=None, of_run=False, **bounds):
     """A field of `Config` and the flag that sets it.
 
     `of_run` marks what shapes a run's model, data or randomness: a run keeps it.
@@ -24,35 +24,35 @@ class Config:
     mode: str = _option(
         "train",
         "train (or go on), evaluate a trained run, or generate digits from it",
-        ["train", "evaluate", "generate"],
+        choices=["train", "evaluate", "generate"],
     )
     run_dir: str = _option("checkpoints/default", "folder that holds all of the run")
     resume: str = _option(
         "auto",
         "go on from the run folder's checkpoint: if there is one (auto); never, "
         "and refuse a folder that has one; always, and refuse one without (required)",
-        ["auto", "never", "required"],
+        choices=["auto", "never", "required"],
     )
     epochs: int = _option(30, "epochs in total, resumed ones included", **POSITIVE)
     seed: int = _option(
-        0, "of every random number", None, True, lower_bound=0, upper_bound=2**31 - 1
+        0, "of every random number", of_run=True, lower_bound=0, upper_bound=2**31 - 1
     )
 
     dataset: str = _option(
         "auto",
         "mnist and fashion_mnist are downloaded once; synthetic is built in; auto is "
         "mnist where it can be had, else synthetic",
-        ["auto", "mnist", "fashion_mnist", "synthetic"],
+        choices=["auto", "mnist", "fashion_mnist", "synthetic"],
     )
     data_dir: str = _option("", "folder with four IDX files, read instead of --dataset")
     validation_size: int = _option(
-        5000, "training images held out, from the end", None, True, lower_bound=0
+        5000, "training images held out, from the end", of_run=True, lower_bound=0
     )
     binarization: str = _option(
         "dynamic",
         "pixels are drawn anew at every visit (dynamic), drawn once (static), cut at "
         "one half (threshold), or grey (none: the loss is then no likelihood)",
-        ["dynamic", "static", "threshold", "none"],
+        choices=["dynamic", "static", "threshold", "none"],
         of_run=True,
     )
 
@@ -60,7 +60,7 @@ class Config:
         "dense",
         "between image and latents: matrices of --hidden_sizes, or convolutions of "
         "--filters (28x28 to 14x14 to 7x7 and back)",
-        ["dense", "conv"],
+        choices=["dense", "conv"],
         of_run=True,
     )
     hidden_sizes: tuple[int, ...] = _option(
@@ -69,9 +69,9 @@ class Config:
     filters: tuple[int, ...] = _option(
         (32, 64), "of the two convolutions; the decoder mirrors them", of_run=True
     )
-    latent_dim: int = _option(2, "dimensions of z", None, True, **POSITIVE)
+    latent_dim: int = _option(2, "dimensions of z", of_run=True, **POSITIVE)
     stochastic_layers: int = _option(
-        1, "layers of latents: 1, or 2", None, True, lower_bound=1, upper_bound=2
+        1, "layers of latents: 1, or 2", of_run=True, lower_bound=1, upper_bound=2
     )
     latent_dims: tuple[int, ...] = _option(
         (100, 50), "of two layers, instead of --latent_dim, lower first", of_run=True
@@ -83,20 +83,20 @@ class Config:
         False, "give the labels to encoder and decoder: p(x|y)", of_run=True
     )
     activation: str = _option(
-        "relu", "between layers", ["relu", "tanh", "gelu", "silu"], of_run=True
+        "relu", "between layers", choices=["relu", "tanh", "gelu", "silu"], of_run=True
     )
 
-    batch_size: int = _option(50, "images in a step", None, True, **POSITIVE)
+    batch_size: int = _option(50, "images in a step", of_run=True, **POSITIVE)
     objective: str = _option(
         "elbo", "what the samples are combined to: their mean, or the IWAE bound",
-        ["elbo", "iwae"],
+        choices=["elbo", "iwae"],
     )  # fmt: skip
     num_samples: int = _option(1, "of z for each image in training", **POSITIVE)
     estimator: str = _option(
         "standard",
         "of the gradient: reparameterized; sticking the landing (stl, of the elbo); "
         "doubly reparameterized (dreg, of iwae)",
-        ["standard", "stl", "dreg"],
+        choices=["standard", "stl", "dreg"],
     )
     beta: float = _option(1.0, "weight of the KL in the loss")
     warmup_epochs: int = _option(
@@ -107,7 +107,7 @@ class Config:
     )
     learning_rate: float = _option(1e-3, "Adam's alpha")
     learning_rate_schedule: str = _option(
-        "constant", "cosine falls to 0 over --epochs", ["constant", "cosine"]
+        "constant", "cosine falls to 0 over --epochs", choices=["constant", "cosine"]
     )
     beta1: float = _option(0.9, "decay of Adam's first moment, in [0, 1)")
     beta2: float = _option(0.999, "decay of Adam's second moment, in [0, 1)")
@@ -116,10 +116,11 @@ class Config:
     ema_decay: float = _option(
         0.0,
         "evaluate and draw with the weights' moving average; 0 for none",
-        None,
-        True,
+        of_run=True,
     )
-    jit: bool = _option(True, "compile with XLA; --nojit for plain graph mode")
+    jit: bool = _option(
+        True, "compile training and -log p(x) with XLA; --nojit for plain graph mode"
+    )
     eager: bool = _option(False, "run step by step, for a debugger (slow)")
 
     checkpoint_every: int = _option(1, "epochs between checkpoints", **POSITIVE)
@@ -132,7 +133,7 @@ class Config:
         0, "evaluate the first so many only; 0 for all", lower_bound=0
     )
     evaluation_split: str = _option(
-        "test", "the images to evaluate on", ["test", "validation"]
+        "test", "the images to evaluate on", choices=["test", "validation"]
     )
     figures: bool = _option(True, "draw figures at the end; --nofigures for none")
     num_images: int = _option(100, "digits that --mode=generate draws", **POSITIVE)
@@ -198,8 +199,8 @@ def _check(name, is_good, expected):
 _define()
 
 
-def parse(argv: list[str]) -> list[str]:
-    """Parse, or print one line and exit with 2; for `absl.app.run`'s flags_parser."""
+def parse(argv: list[str]) -> None:
+    """Parse the command line, or print one line and exit with 2."""
     for name in FIELDS:  # so that --help of the program lists them
         flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS[name])
     try:
@@ -216,14 +217,12 @@ def parse(argv: list[str]) -> list[str]:
         message = " ".join(str(error).split()).encode("ascii", "backslashreplace")
         print(f"error: {message.decode()} (--help lists the flags)", file=sys.stderr)
         sys.exit(2)
-    return rest
 
 
 def check(config: Config, given: set[str]) -> None:
     """Raise ValueError, with the reason, if flags contradict each other."""
     two, conv = config.stochastic_layers == 2, config.architecture == "conv"
     iwae, estimator = config.objective == "iwae", config.estimator
-    weighted = config.beta != 1 or config.warmup_epochs
     grey = config.binarization == "none"
     without_meaning = {
         "--eager runs without XLA: leave out --jit": (
@@ -245,11 +244,11 @@ def check(config: Config, given: set[str]) -> None:
         "--estimator=dreg is of --objective=iwae: for the elbo, use stl": (
             not iwae and estimator == "dreg"
         ),
-        "--estimator=dreg is derived for one layer of latents": (
-            two and estimator == "dreg"
+        "--estimator=stl and dreg are derived for one layer of latents": (
+            two and estimator != "standard"
         ),
         "--estimator=dreg is derived for the unweighted bound: leave out "
-        "--warmup_epochs": weighted and estimator == "dreg",
+        "--warmup_epochs": config.warmup_epochs and estimator == "dreg",
         "--objective=iwae bounds log p(x) for --beta=1 alone": (
             iwae and config.beta != 1
         ),
@@ -324,7 +323,9 @@ def settle(config: Config, given: set[str], past: Config) -> Config:
     if config.mode != "train":
         kept &= given - ({"seed"} if config.mode == "generate" else set())
         stated = {name: getattr(config, name) for name in given | {"mode", "run_dir"}}
-        config = dataclasses.replace(past, **stated)
+        if "dataset" in given:
+            stated["data_dir"] = ""
+        config = dataclasses.replace(past, **{"eager": False} | stated)
     differing = [
         f"--{name} (the run: {getattr(past, name)}, now: {getattr(config, name)})"
         for name in OF_RUN

@@ -1,11 +1,15 @@
 import dataclasses
 import json
+import re
 import sys
 
 import pytest
 from absl.testing import flagsaver
 
 import flags
+from tests.conftest import ROOT
+
+RECIPES = {path.stem: path for path in (ROOT / "core/recipes").glob("*.flags")}
 
 
 @pytest.fixture
@@ -39,6 +43,21 @@ def test_a_flagfile_sets_flags(parse, tmp_path):
     (tmp_path / "a.flags").write_text("# a comment\n--epochs=9\n--latent_dim=5\n")
     config, _ = parse(f"--flagfile={tmp_path}/a.flags", "--epochs=4")
     assert (config.epochs, config.latent_dim) == (4, 5)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_recipe_trains_in_a_folder_of_its_own(parse, name):
+    config, _ = parse(f"--flagfile={RECIPES[name]}")
+    assert config.run_dir == f"checkpoints/{name}" and config.mode == "train"
+    assert config.importance_samples == 5000
+
+
+def test_the_documents_speak_of_flags_that_there_are():
+    known = {*flags.FIELDS, *(f"no{name}" for name in flags.FIELDS)}
+    known |= {"help", "flagfile"}
+    for path in (ROOT / "README.md", ROOT / "core/recipes/README.md"):
+        named = set(re.findall(r"(?<![\w-])--([a-z]\w*)", path.read_text()))
+        assert named and named <= known, path
 
 
 BAD = {
@@ -119,7 +138,9 @@ CONTRADICTIONS = {
     "--objective=iwae --estimator=stl": "biased for the IWAE bound: use dreg",
     "--estimator=dreg": "for the elbo, use stl",
     "--objective=iwae --estimator=dreg --stochastic_layers=2": "for one layer",
+    "--estimator=stl --stochastic_layers=2": "for one layer",
     "--objective=iwae --estimator=dreg --warmup_epochs=2": "the unweighted bound",
+    "--objective=iwae --estimator=dreg --beta=2": "for --beta=1 alone",
     "--objective=iwae --beta=2": "for --beta=1 alone",
     "--objective=iwae --free_bits=0.1": "a floor under the analytic KL",
     "--estimator=stl --free_bits=0.1": "a floor under the analytic KL",
@@ -184,6 +205,11 @@ def test_other_modes_take_the_runs_own_flags():
     assert settled == dataclasses.replace(PAST, mode="evaluate", figures=False)
     with pytest.raises(ValueError, match="--latent_dim"):
         flags.settle(now, {"mode", "latent_dim"}, PAST)
+    past = dataclasses.replace(PAST, eager=True, data_dir="digits")
+    settled = flags.settle(now, {"mode"}, past)
+    assert settled.data_dir == "digits" and not settled.eager
+    other = dataclasses.replace(now, dataset="mnist")
+    assert flags.settle(other, {"mode", "dataset"}, past).data_dir == ""
 
 
 def test_generate_may_have_a_seed_of_its_own():
