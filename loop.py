@@ -23,9 +23,10 @@ from absl import app, logging
 import flags
 
 if __name__ == "__main__":
-    for stream in ("stdout", "stderr"):
-        if getattr(sys, stream) is None:  # closed, as by some schedulers
-            setattr(sys, stream, open(os.devnull, "w"))
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # it stands in for one that was closed, as by some schedulers
+    os.close(descriptor)
+    sys.stdout, sys.stderr = sys.stdout or open(1, "w"), sys.stderr or open(2, "w")
     signal.signal(
         signal.SIGINT, signal.SIG_DFL
     )  # until `Stop` there is nothing to save
@@ -72,6 +73,8 @@ with _stderr_off():
     )
 
 BLOCK_SAMPLES = 12_800  # in one compiled call: a second or less, then a stop is seen
+CONV_COST = 10  # of a sample, roughly, where a dense one costs 1
+DRAWN = 400  # of the digits that are generated, in the picture
 # What a disk answers that cannot be written; TensorFlow's words for it have no number.
 NO_ROOM = (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
@@ -88,7 +91,6 @@ class Run(NamedTuple):
     decode: Callable  # (params, z, y=y) -> logits of p(x|z)
     generate: Callable  # (params, noise, y=y) -> logits of a draw from the prior
     evaluate: Callable  # (pixels, labels, index) -> Evaluation
-    learning_rate_at: Callable  # step -> learning rate
     state: step.TrainState
     manager: tf.train.CheckpointManager
 
@@ -150,11 +152,10 @@ def main(argv) -> int:
 
 def run(config: flags.Config, given: set[str], stop) -> None:
     """One run of the program, in the mode that the flags ask for."""
-    if config.eager:
-        tf.config.run_functions_eagerly(True)
     with contextlib.ExitStack() as held:
         folder = Path(config.run_dir)
-        if folder.exists():
+        locked = folder.exists()
+        if locked:
             held.enter_context(checkpoint.lock(folder))
         recorded = checkpoint.read_config(folder)
         refuse(config, recorded)
@@ -162,6 +163,8 @@ def run(config: flags.Config, given: set[str], stop) -> None:
         if recorded:
             past = flags.from_record(recorded["flags"], config.run_dir)
             config = flags.settle(config, given, past)
+        if config.eager:
+            tf.config.run_functions_eagerly(True)
         if config.mode == "generate":
             job = prepare(config, None)
             restore(job, recorded)
@@ -170,7 +173,14 @@ def run(config: flags.Config, given: set[str], stop) -> None:
         job = prepare(config, load_data(config, recorded))
         done = restore(job, recorded) if recorded else None
         if config.mode == "train":
-            begin(job, done, recorded, past, held)
+            if not locked:
+                held.enter_context(checkpoint.lock(folder))
+                if checkpoint.read_config(folder):
+                    raise ValueError(
+                        f"{folder}: another process began a run there meanwhile; "
+                        "choose another --run_dir"
+                    )
+            begin(job, done, recorded, past)
             train(job, stop)
         if not stop.signal:
             report(job)
@@ -225,7 +235,7 @@ def prepare(config: flags.Config, data: datasets.Data | None) -> Run:
     hold_out = partial(
         datasets.hold_out, data, binarization=config.binarization, seed=config.seed
     )
-    job = Run(
+    return Run(
         config=config,
         folder=Path(config.run_dir),
         data=data,
@@ -237,19 +247,9 @@ def prepare(config: flags.Config, data: datasets.Data | None) -> Run:
         evaluate=evaluate.make_evaluate(
             infer, state.averaged, to_batch, config.seed, config.latents
         ),
-        learning_rate_at=None,
         state=state,
         manager=checkpoint.make_manager(state, Path(config.run_dir)),
     )
-    if not data:
-        return job
-    learning_rate_at = partial(
-        adam.learning_rate_at,
-        learning_rate=config.learning_rate,
-        schedule=config.learning_rate_schedule,
-        total_steps=config.epochs * job.steps_per_epoch,
-    )
-    return job._replace(learning_rate_at=learning_rate_at)
 
 
 def build(config: flags.Config, mean_pixel: float):
@@ -314,7 +314,7 @@ def restore(job: Run, recorded: dict) -> int | None:
     return done
 
 
-def begin(job: Run, done: int | None, recorded, past, held) -> None:
+def begin(job: Run, done: int | None, recorded, past) -> None:
     """Make the run's folder ready for the steps after `done`; None begins a run."""
     folder = job.folder
     versions = {
@@ -322,9 +322,6 @@ def begin(job: Run, done: int | None, recorded, past, held) -> None:
         "tensorflow": tf.__version__,
         "numpy": np.__version__,
     }
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        held.enter_context(checkpoint.lock(folder))
     checkpoint.clean(folder)
     kept = metrics.keep_until(folder / "metrics.jsonl", done or 0)
     epochs = (done or 0) // job.steps_per_epoch
@@ -378,7 +375,7 @@ def train(job: Run, stop: Stop) -> None:
     save(job, values, done)
     stop.noted = False
     if stop.signal:
-        say(f"Stopped and saved. {position(job)}\nGo on with: {command()}")
+        say(f"Stopped and saved. {position(job)}\nGo on with: {command(job)}")
 
 
 def blocks(job: Run):
@@ -388,11 +385,12 @@ def blocks(job: Run):
       ValueError: a loss or a gradient is not finite.
     """
     config, state, per_epoch = job.config, job.state, job.steps_per_epoch
-    samples = per_epoch * config.batch_size * config.num_samples
-    block_steps = math.ceil(per_epoch / math.ceil(samples / BLOCK_SAMPLES))
+    cost = per_epoch * config.batch_size * config.num_samples
+    cost *= CONV_COST if config.architecture == "conv" else 1
+    block_steps = math.ceil(per_epoch / math.ceil(cost / BLOCK_SAMPLES))
     train_step = step.make_train_step(
-        *(make_gradients(job), job.learning_rate_at, config.beta1, config.beta2),
-        *(config.epsilon, config.clip_norm, config.ema_decay),
+        *(make_gradients(job), partial(learning_rate_at, job), config.beta1),
+        *(config.beta2, config.epsilon, config.clip_norm, config.ema_decay),
     )
     jit = config.jit and not config.eager
     train_block = step.make_train_block(state, train_step, job.to_batch, jit)
@@ -422,6 +420,17 @@ def blocks(job: Run):
             yield done, values.numpy()
             start = time.perf_counter()
         del pixels  # before the next epoch's are drawn: they are a third of the memory
+
+
+def learning_rate_at(job: Run, step):
+    """The rate for `step` (from 0) of the run."""
+    config = job.config
+    return adam.learning_rate_at(
+        step,
+        config.learning_rate,
+        config.learning_rate_schedule,
+        config.epochs * job.steps_per_epoch,
+    )
 
 
 def make_gradients(job: Run):
@@ -470,24 +479,27 @@ def blame(job: Run, values, done: int, squares=()) -> str:
         if bad
         else ("every gradient is finite, but the weights are ruined")
     )
-    rate = float(job.learning_rate_at(done - 1))
+    rate = float(learning_rate_at(job, done - 1))
     saved = checkpoint.saved_steps(job.folder)[0]
     return (
         f"the loss is {values[0]:g} at step {done}, epoch "
         f"{-(-done // job.steps_per_epoch)}, learning rate {rate:g}; {what}. The "
         f"checkpoint of step {saved} is kept; go on from it with: "
-        + command(f"--learning_rate={rate / 10:g}")
+        + command(job, f"--learning_rate={rate / 10:g}")
     )
 
 
-def command(*more: str) -> str:
-    """The command line that goes on with this run."""
-    again = [word for word in sys.argv if not word.lstrip("-").startswith("resume")]
-    return shlex.join([sys.executable, *again, *more])
+def command(job: Run, *more: str) -> str:
+    """The command line that goes on with this run; of a flag given twice, the last."""
+    again = ["--resume=auto"] if job.config.resume == "never" else []
+    return shlex.join([sys.executable, *sys.argv, *again, *more])
 
 
 def epoch_record(job: Run, done: int) -> dict:
-    """The flat record of the epoch that ended with step number `done`."""
+    """The flat record of the epoch that ended with step number `done`.
+
+    `train_loss` is what was minimized; `validation_loss` is -ELBO under any objective.
+    """
     means = (job.state.totals / job.steps_per_epoch).numpy().tolist()
     loss, distortion, rate, gradient_norm = means
     record = {
@@ -507,7 +519,7 @@ def epoch_record(job: Run, done: int) -> dict:
             "validation_distortion": held_out.distortion,
             "validation_rate": held_out.rate,
         }
-    learning_rate = float(job.learning_rate_at(done - 1))
+    learning_rate = float(learning_rate_at(job, done - 1))
     return record | {"learning_rate": learning_rate, "gradient_norm": gradient_norm}
 
 
@@ -534,9 +546,7 @@ def describe(job: Run) -> str:
         f"{data['validation_images']:,} validation, {data['test_images']:,} test "
         f"images; binarization: {config.binarization}\n"
         f"Model: {'-'.join(map(str, [*sizes, *sizes[-2::-1]]))}, {config.activation}"
-        f"{labels}; "
-        + (f"loss by {' '.join(special)}; -ELBO" if special else "loss")
-        + f" = distortion + rate, {reports.unit(config.binarization)}"
+        f"{labels}; {reports.loss_terms(special, config.binarization)}"
     )
 
 
@@ -588,12 +598,15 @@ def report(job: Run) -> None:
     record["seconds"] = time.perf_counter() - start
     metrics.append(job.folder / "evaluations.jsonl", record)
     metrics.make_scalar_writer(job.folder)(done, kind, record)
-    history = metrics.read(job.folder / "metrics.jsonl", curves(job))
+    history = [
+        epoch
+        for epoch in metrics.read(job.folder / "metrics.jsonl", curves(job))
+        if epoch["step"] <= done  # a killed run may have got beyond its checkpoint
+    ]
     if config.figures:
         draw_figures(job, split, result.z_mean, history)
-    auto = config.dataset == "auto" and not config.data_dir
-    built_in = auto and record["dataset"] == "synthetic"
-    about = " (built in, because MNIST could not be had)" if built_in else ""
+    built_in = record["dataset"] == "synthetic" and not config.data_dir
+    about = " (built-in digits, not MNIST)" if built_in else ""
     seconds = sum(epoch["seconds"] for epoch in history)
     say(reports.summary(record, config.latents, about, seconds))
     say(f"All is in     {job.folder}/")
@@ -660,7 +673,12 @@ def prior_samples(job: Run, index: int, labels, styles=None) -> np.ndarray:
     noise = rng.normal(key, [len(labels), sum(job.config.latents)])
     noise = noise if styles is None else tf.gather(noise, styles)
     y = one_hot(job, labels)
-    return pixel_means(job.generate(job.state.averaged, noise, y=y))
+    parts = [slice(i, i + 1000) for i in range(0, len(labels), 1000)]  # for the memory
+    logits = [
+        job.generate(job.state.averaged, noise[part], y=None if y is None else y[part])
+        for part in parts
+    ]
+    return pixel_means(tf.concat(logits, axis=0))
 
 
 def draw_figures(job: Run, split: datasets.Split, z_mean, history: list[dict]) -> None:
@@ -687,6 +705,7 @@ def draw_figures(job: Run, split: datasets.Split, z_mean, history: list[dict]) -
         decode=decode,
         samples=samples.reshape(10, 10, side, side),
         styles=conditional,
+        standard_prior=len(job.config.latents) == 1,
     )
     if history:
         path = folder / "learning_curves.png"
@@ -701,14 +720,19 @@ def generate_digits(job: Run) -> None:
     kind = f"_digit{digit}" if digit >= 0 else ""
     name = f"generated_{count}{kind}_seed{config.seed}_step{int(job.state.step)}"
     path = job.folder / "figures" / name
-    columns = mnist.CLASSES if config.conditional else math.ceil(math.sqrt(count))
+    path.parent.mkdir(exist_ok=True)
+    np.save(path.with_suffix(".npy"), digits)
+    shown = digits[:DRAWN]
+    columns = math.ceil(math.sqrt(len(shown)))
+    columns = mnist.CLASSES if config.conditional else columns
     figures.image_rows(
         path.with_suffix(".png"),
-        f"Pixel means of {count} samples from the prior",
-        [digits[i : i + columns] for i in range(0, count, columns)],
+        f"Pixel means of {len(shown)} samples from the prior",
+        [shown[i : i + columns] for i in range(0, len(shown), columns)],
     )
-    np.save(path.with_suffix(".npy"), digits)
-    say(f"{count} digits: {path}.png, and float32 [{count}, 28, 28] in {path}.npy")
+    some = f" of the first {DRAWN}" if count > DRAWN else ""
+    say(f"{count} digits: float32 [{count}, 28, 28] in {path}.npy")
+    say(f"Picture{some}: {path}.png")
 
 
 if __name__ == "__main__":

@@ -148,17 +148,26 @@ def learning_curves(path: Path, records: list[dict], unit: str) -> None:
 
 
 def of_a_run(
-    folder: Path, kind: str, images, labels, z_mean, decode, samples, styles: bool
+    folder: Path,
+    kind: str,
+    images,
+    labels,
+    z_mean,
+    decode,
+    samples,
+    styles: bool,
+    standard_prior: bool,
 ) -> None:
     """All that shows a model on N images of a `kind`, such as "test".
 
     images(rows) gives some of them, [n, 28, 28] in [0, 1]; `labels` [N] and the
     posterior means `z_mean` [N, D] are of all; decode(z, labels) gives pixel means
     [N, 28, 28]; `samples` [10, 10, 28, 28] are drawn from the prior, each row with one
-    z for all classes if these are `styles`.
+    z for all classes if these are `styles`. Over two dimensions with a
+    `standard_prior`, N(0, 1), there is also the manifold.
     """
     latent_space(folder / "latent_space.png", z_mean, labels, kind)
-    if z_mean.shape[1] == 2:
+    if z_mean.shape[1] == 2 and standard_prior:
         grid = manifold_grid()
         classes = np.arange(10) if styles else [0]
         for label in classes:

@@ -150,7 +150,8 @@ def decode(layers, z, activation, y=None):
     if "conv_0" not in layers:
         return mlp(layers, z, activation, y)
     features = activation(dense(layers["dense_0"], _beside(z, y)))
-    image = tf.reshape(features, [-1, SIDE // 4, SIDE // 4, features.shape[-1] // 49])
+    side = SIDE // 4
+    image = tf.reshape(features, [-1, side, side, features.shape[-1] // side**2])
     for layer in ("conv_0", "conv_1"):
         image = activation(conv_transpose(layers[layer], image, 2))
     image = conv_transpose(layers["output"], image, 1)

@@ -2,12 +2,23 @@
 
 import numpy as np
 
+INDENT = "\n" + 14 * " "  # where a summary's second column begins
+
 
 def unit(binarization: str) -> str:
     """What the loss is measured in, said wherever it is shown."""
     if binarization == "none":
         return "grey-pixel loss an image, not an ELBO"
     return "nats an image"
+
+
+def loss_terms(special: list[str], binarization: str) -> str:
+    """What an epoch's numbers are, for a loss with these `special` flags."""
+    parts = f"distortion + rate, {unit(binarization)}"
+    if not special:
+        return f"loss = {parts}"
+    name = "" if binarization == "none" else "-ELBO = "
+    return f"loss by {' '.join(special)}; {name}{parts}"
 
 
 def epoch_line(record: dict, epochs: int) -> str:
@@ -31,14 +42,18 @@ def summary(record: dict, latent_dims, about_data="", seconds=0.0) -> str:
 
     `latent_dims` are of each layer; `about_data` is said beside the data set's name.
     """
-    grey, given = record["binarization"] == "none", record["given_labels"]
+    binarization, given = record["binarization"], record["given_labels"]
+    grey = binarization == "none"
     units = zip(np.atleast_1d(record["active_units"]), latent_dims, strict=True)
     split = record["split"]
+    one_layer = len(latent_dims) == 1
+    kls = [record["kl_per_dim"]] if one_layer else record["kl_per_dim"]
     lines = {
         "Data set": f"{record['dataset']}{about_data}, {record['images']:,} {split} "
         "images",
+        "Pixels": "grey" if grey else f"{binarization}, seed {record['seed']}",
         f"{split.capitalize()} {'loss' if grey else '-ELBO'}": (
-            f"{record['negative_elbo']:.2f} {unit(record['binarization'])}"
+            f"{record['negative_elbo']:.2f} {unit(binarization)}"
             + (", a bound on -log p(x|y)" if given else "")
         ),
         "  distortion": f"{record['distortion']:.2f}",
@@ -49,11 +64,17 @@ def summary(record: dict, latent_dims, about_data="", seconds=0.0) -> str:
             f"{record['nll']:.2f} +- {record['nll_standard_error']:.2f} "
             f"({record['importance_samples']:,} importance samples)"
         )
+    for i, kl_per_dim in enumerate(kls, start=1):
+        texts = [f"{kl:.2f}" for kl in kl_per_dim]
+        rows = [" ".join(texts[j : j + 10]) for j in range(0, len(texts), 10)]
+        lines["KL by unit" if one_layer else f"KL, layer {i}"] = INDENT.join(rows)
     lines |= {
         "Active units": " and ".join(f"{active} of {all}" for active, all in units),
         "Labels from z": f"{record['knn_accuracy']:.1%} by nearest neighbors, "
-        f"{record['linear_accuracy']:.1%} linearly",
+        f"{record['linear_accuracy']:.1%} linearly"
+        + (" (z was inferred with the label)" if given else ""),
         "Trained": f"{record['epoch']} epochs, {record['step']:,} steps, "
         f"{seconds:.1f} s",
+        "Evaluated": f"in {record['seconds']:.1f} s",
     }
     return "\n".join(f"{name:<13} {text}" for name, text in lines.items())

@@ -1,5 +1,8 @@
+import contextlib
+import functools
 import itertools
 import json
+import os
 import re
 import shutil
 import signal
@@ -13,8 +16,9 @@ import pytest
 import tensorflow as tf
 from matplotlib.image import imread
 
+import flags
 import loop
-from core import checkpoint, metrics, mnist, synthetic
+from core import checkpoint, metrics, mnist, objective, step, synthetic
 from tests.conftest import (
     as_arguments,
     program,
@@ -101,6 +105,12 @@ def straight(data_dir, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def unreported(monkeypatch):
+    """No evaluation and no figures at the end of a run: they take the most time."""
+    monkeypatch.setattr(loop, "report", lambda job: None)
+
+
 # --- The whole job --------------------------------------------------------------------
 
 
@@ -141,8 +151,9 @@ def test_training_lowers_the_loss(small):
     assert losses[-1] < losses[0] - 50
 
 
-def test_grey_pixels_are_never_called_an_elbo(small, capsys):
-    run(small, binarization="none")
+@pytest.mark.parametrize("beta", [1.0, 2.0])
+def test_grey_pixels_are_never_called_an_elbo(small, capsys, beta):
+    run(small, binarization="none", epochs=1, beta=beta)
     output = capsys.readouterr().out
     assert "Test loss     " in output and "-ELBO " not in output
     assert output.count("not an ELBO") == 2
@@ -156,10 +167,10 @@ def test_no_validation_images_is_a_choice(small):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"latent_dim": 5, "learning_rate_schedule": "cosine", "clip_norm": 1.0},
-        {"binarization": "static", "activation": "gelu", "hidden_sizes": (8, 6, 4)},
-        {"binarization": "threshold", "activation": "silu", "eager": True, "epochs": 1},
-        {"latent_dim": 1, "figures": True, "activation": "tanh", "epochs": 1},
+        {"latent_dim": 5, "learning_rate_schedule": "cosine", "clip_norm": 1.0}
+        | {"binarization": "static", "activation": "gelu", "hidden_sizes": (8, 6, 4)},
+        {"latent_dim": 1, "figures": True, "activation": "silu", "epochs": 1}
+        | {"binarization": "threshold"},
     ],
 )
 def test_settings_work_together(small, changes):
@@ -189,7 +200,7 @@ OBJECTIVES = [
 COMBINATIONS = [
     model | objective
     for model, objective in itertools.product(MODELS, OBJECTIVES)
-    if not ("stochastic_layers" in model and objective.get("estimator") == "dreg")
+    if not ("stochastic_layers" in model and "estimator" in objective)  # refused
 ]
 
 
@@ -203,12 +214,12 @@ def without_hidden_sizes(small, changes):
 
 
 @pytest.mark.parametrize("changes", COMBINATIONS, ids=name_of)
-def test_every_model_trains_under_every_objective(small, changes, monkeypatch):
+@pytest.mark.usefixtures("unreported")
+def test_every_model_trains_under_every_objective(small, changes):
     """A few steps and a checkpoint; the evaluation does not depend on the objective.
 
-    Eagerly, for the time it takes; each model is compiled in the test below.
+    Eagerly, for the time it takes; the test below compiles.
     """
-    monkeypatch.setattr(loop, "report", lambda job: None)
     settings = without_hidden_sizes(small, changes) | {"batch_size": 100, "epochs": 1}
     run(settings, validation_size=0, eager=True)
     (record,) = timeless(small["run_dir"])
@@ -216,23 +227,66 @@ def test_every_model_trains_under_every_objective(small, changes, monkeypatch):
     assert 50 < record["train_distortion"] + record["train_rate"] < 700
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [model | OBJECTIVES[i % 4] for i, model in enumerate(MODELS)],
-    ids=name_of,
-)
+@pytest.mark.parametrize("changes", COMBINATIONS, ids=name_of)
+def test_what_is_minimized_is_what_the_flags_say(small, changes):
+    """The gradients of the program, against the objective with its settings by hand."""
+    config = flags.Config(**without_hidden_sizes(small, changes))
+    job = loop.prepare(config, loop.load_data(config, None))
+    x, y = job.to_batch(*(part[:20] for part in job.held_out("validation")))
+    noise = tf.random.stateless_normal(
+        [config.num_samples, 20, sum(config.latents)], [0, 1]
+    )
+    step_number = tf.constant(3, tf.int64)
+    found, grads = loop.make_gradients(job)(job.state.params, x, noise, y, step_number)
+    weight = 3 / 15 if "warmup_epochs" in changes else 1.0  # of 15 steps an epoch
+    settings = dict(
+        objective=changes.get("objective", "elbo"),
+        estimator=changes.get("estimator", "standard"),
+        kl_weight=weight * changes.get("beta", 1.0),
+        free_bits=changes.get("free_bits", 0.0),
+    )
+    compute = step.loss_and_gradients
+    if settings["estimator"] == "dreg":
+        compute = step.loss_and_doubly_reparameterized_gradients
+    losses = functools.partial(objective.losses, **settings)
+    terms, expected = compute(job.infer, losses, job.state.params, x, noise, y)
+    np.testing.assert_allclose(found, terms, rtol=1e-5)
+    for grad, other in zip(grads, expected, strict=True):
+        np.testing.assert_allclose(grad, other, rtol=1e-4, atol=1e-6)
+
+
+MODELS_IN_TURN = [
+    model | OBJECTIVES[objective]
+    for model, objective in zip(MODELS, (0, 1, 2, 3, 0, 4, 2), strict=True)
+]
+
+
+@pytest.mark.parametrize("changes", MODELS_IN_TURN[1:6:2], ids=name_of)
+def test_xla_trains_and_evaluates_as_plain_python_does(small, changes):
+    """The losses of an epoch of five steps, and what is evaluated after."""
+    settings = without_hidden_sizes(small, changes) | {"epochs": 1, "batch_size": 60}
+    records = []
+    for kind in ("jit", "eager"):
+        folder = small["run_dir"] + kind
+        run(settings, run_dir=folder, importance_samples=3, **{kind: True})
+        (evaluation,) = metrics.read(Path(folder) / "evaluations.jsonl")
+        records.append(timeless(folder)[0] | evaluation)
+    for name in ("train_loss", "gradient_norm", "negative_elbo", "nll"):
+        assert records[0][name] == pytest.approx(records[1][name], rel=1e-4), name
+
+
+@pytest.mark.parametrize("changes", MODELS_IN_TURN, ids=name_of)
 def test_every_model_stops_goes_on_and_draws(small, changes, monkeypatch):
     """Two runs, one of them stopped inside an epoch, end in the same bits."""
     monkeypatch.setattr(loop, "BLOCK_SAMPLES", 100)
     monkeypatch.setattr(loop.evaluate, "BLOCKS", 1)  # of 100 samples, for three
     other = small["run_dir"] + "-other"
     settings = without_hidden_sizes(small, changes) | {"epochs": 1, "batch_size": 60}
+    settings |= {"eager": True}  # for the time it takes
     with monkeypatch.context() as context:
         context.setattr(loop, "report", lambda job: None)
         run(settings, StopAfter(0))
-        assert (
-            newest_checkpoint(small["run_dir"])["step/.ATTRIBUTES/VARIABLE_VALUE"] < 5
-        )
+        assert checkpoint.saved_steps(Path(small["run_dir"]))[0] < 5
         run(settings)
     run(settings, run_dir=other, figures=True, importance_samples=3)
     a, b = newest_checkpoint(other), newest_checkpoint(small["run_dir"])
@@ -241,17 +295,21 @@ def test_every_model_stops_goes_on_and_draws(small, changes, monkeypatch):
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
     (record,) = metrics.read(Path(other) / "evaluations.jsonl")
     assert record["given_labels"] == changes.get("conditional", False)
+    if "latent_dims" in changes:
+        assert len(record["active_units"]) == 2
+        assert [len(kls) for kls in record["kl_per_dim"]] == [4, 3]
     assert 50 < record["negative_elbo"] < 700
     assert record["nll"] < record["negative_elbo"] + 5
     assert len(list(Path(other).glob("figures/*.png"))) >= 5
 
 
-def test_evaluate_and_generate_use_the_runs_own_flags(trained, capsys):
+def test_evaluate_and_generate_use_the_runs_own_flags(trained, monkeypatch, capsys):
     short = {"run_dir": trained["run_dir"]}
     run(short, mode="evaluate", figures=False)
     first, second = metrics.read(Path(trained["run_dir"]) / "evaluations.jsonl")
     assert first | {"seconds": 0} == second | {"seconds": 0}
-    Path(trained["data_dir"]).rename(trained["data_dir"] + "-away")  # not needed for it
+    monkeypatch.setattr(loop, "load_data", None)  # not needed for it
+    monkeypatch.setattr(loop, "DRAWN", 4)
     for count, seed in ((7, 0), (7, 1), (1, 0)):
         run(short, mode="generate", num_images=count, seed=seed)
         stem = Path(trained["run_dir"], f"figures/generated_{count}_seed{seed}_step30")
@@ -259,8 +317,8 @@ def test_evaluate_and_generate_use_the_runs_own_flags(trained, capsys):
         assert digits.shape == (count, 28, 28) and digits.dtype == np.float32
         assert 0 < digits.min() and digits.max() < 1
         assert imread(stem.with_suffix(".png")).std() > 0.05
-    Path(trained["data_dir"] + "-away").rename(trained["data_dir"])
-    assert "7 digits" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "7 digits" in output and "Picture of the first 4:" in output
     assert len(list(Path(trained["run_dir"]).rglob("*.npy"))) == 3
 
 
@@ -274,6 +332,11 @@ def test_a_conditional_run_generates_the_digit_asked_for(small):
     seven, two = (drawn[f"generated_3_digit{digit}_seed0_step15"] for digit in (7, 2))
     assert not np.allclose(seven, two, atol=1e-3)  # of the same z
     assert len(drawn["generated_10_seed0_step15"]) == 10
+    config = flags.Config(**small | {"conditional": True})
+    job = loop.prepare(config, None)
+    a, b, c, d = loop.prior_samples(job, 0, [3, 3, 3, 4], styles=[0, 0, 1, 1])
+    np.testing.assert_array_equal(a, b)  # of one style and one class
+    assert not np.allclose(a, c) and not np.allclose(c, d)
 
 
 def test_labels_beyond_nine_are_no_condition(small, digits, tmp_path):
@@ -315,19 +378,7 @@ def test_evaluation_takes_a_split_a_subset_and_samples(small, capsys):
     assert "Validation -ELBO" in output
 
 
-def test_two_layers_are_reported_each(small):
-    run(small, epochs=1, **TWO)
-    (record,) = metrics.read(Path(small["run_dir"]) / "evaluations.jsonl")
-    assert len(record["active_units"]) == 2
-    assert [len(kls) for kls in record["kl_per_dim"]] == [4, 3]
-
-
-def test_the_likelihood_given_labels_is_said_to_be_that(small, capsys):
-    run(small, epochs=1, conditional=True, importance_samples=10)
-    output = capsys.readouterr().out
-    assert "-log p(x|y)   " in output and "a bound on -log p(x|y)" in output
-
-
+@pytest.mark.usefixtures("unreported")
 def test_more_samples_may_be_asked_of_a_run_that_goes_on(trained, capsys):
     run(trained, epochs=3, objective="iwae", num_samples=4)
     output = capsys.readouterr().out
@@ -341,7 +392,8 @@ def test_more_samples_may_be_asked_of_a_run_that_goes_on(trained, capsys):
 
 
 def test_the_average_of_the_weights_is_what_is_evaluated(small):
-    run(small, epochs=1, ema_decay=0.5)
+    """And what digits are drawn with."""
+    run(small, epochs=1, ema_decay=0.5, importance_samples=1)
     found = newest_checkpoint(small["run_dir"])
     name = "{}/decoder/output/b/.ATTRIBUTES/VARIABLE_VALUE"
     average, last = (found[name.format(part)] for part in ("ema", "params"))
@@ -351,15 +403,23 @@ def test_the_average_of_the_weights_is_what_is_evaluated(small):
     (path,) = Path(small["run_dir"]).rglob("*.npy")
     before = np.load(path)
     path.unlink()
-    run(small, epochs=1, run_dir=small["run_dir"] + "-plain")
-    run(short | {"run_dir": small["run_dir"] + "-plain"})
-    (path,) = Path(small["run_dir"] + "-plain").rglob("*.npy")
+    plain = small["run_dir"] + "-plain"
+    run(small, epochs=1, run_dir=plain, importance_samples=1)
+    run(short | {"run_dir": plain})
+    (path,) = Path(plain).rglob("*.npy")
     assert not np.array_equal(before, np.load(path))
+    evaluations = [
+        metrics.read(Path(folder) / "evaluations.jsonl")[0]
+        for folder in (small["run_dir"], plain)
+    ]
+    for name in ("negative_elbo", "nll"):
+        assert evaluations[0][name] != evaluations[1][name]
 
 
 # --- Stop and resume ------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("unreported")
 def test_more_epochs_go_on_from_the_end(trained, straight):
     """Also in a folder that was moved in between."""
     moved = trained["run_dir"] + "-moved"
@@ -368,6 +428,7 @@ def test_more_epochs_go_on_from_the_end(trained, straight):
     assert_same_run(moved, straight)
 
 
+@pytest.mark.usefixtures("unreported")
 @pytest.mark.parametrize("block_images", [20, 140])
 def test_a_run_stopped_inside_an_epoch_ends_in_the_same_bits(
     small, straight, monkeypatch, capsys, block_images
@@ -383,7 +444,7 @@ def test_a_run_stopped_inside_an_epoch_ends_in_the_same_bits(
 
 
 def test_checkpoints_that_are_rarer_than_epochs_change_nothing(
-    small, straight, monkeypatch
+    small, straight, monkeypatch, capsys
 ):
     """Killed at the end of the second epoch, whose checkpoint is not due yet."""
     monkeypatch.setattr(loop.reports, "epoch_line", kill_at(2))
@@ -391,6 +452,8 @@ def test_checkpoints_that_are_rarer_than_epochs_change_nothing(
         run(small, epochs=3, checkpoint_every=5)
     assert len(timeless(small["run_dir"])) == 2
     monkeypatch.undo()
+    run({"run_dir": small["run_dir"], "mode": "evaluate"}, figures=False)
+    assert "Trained       0 epochs, 0 steps, 0.0 s" in capsys.readouterr().out
     run(small, epochs=3, checkpoint_every=2, keep_checkpoints=1)
     assert_same_run(small["run_dir"], straight)
 
@@ -417,7 +480,8 @@ def test_lost_checkpoints_are_not_trained_over(trained):
 def test_a_finished_run_only_evaluates_again(trained, capsys):
     before = weights_and_moments(trained["run_dir"])
     run(trained)
-    assert "Nothing is left to train" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "Nothing is left to train" in output and "changed or damaged" not in output
     after = weights_and_moments(trained["run_dir"])
     for name in before:
         np.testing.assert_array_equal(before[name], after[name])
@@ -425,6 +489,7 @@ def test_a_finished_run_only_evaluates_again(trained, capsys):
     assert len(metrics.read(Path(trained["run_dir"]) / "evaluations.jsonl")) == 2
 
 
+@pytest.mark.usefixtures("unreported")
 def test_seeds_make_different_runs_and_one_seed_the_same(small, straight, tmp_path):
     run(small, epochs=3)
     assert_same_run(small["run_dir"], straight)
@@ -436,7 +501,8 @@ def test_seeds_make_different_runs_and_one_seed_the_same(small, straight, tmp_pa
 def test_a_killed_run_ends_in_the_same_bits(small, tmp_path):
     """SIGKILL and SIGINT to the real program, against an unkilled one.
 
-    The other one has no home, no reader, and a locale that cannot spell its folder.
+    The other one has no home, no reader, no stdin, no stderr, and a locale that cannot
+    spell its folder.
     """
     killed, straight = tmp_path / "killed", tmp_path / "stra\u00efght"
     settings = small | {"epochs": 40, "checkpoint_every": 3, "jit": True}
@@ -444,6 +510,7 @@ def test_a_killed_run_ends_in_the_same_bits(small, tmp_path):
     whole = program(
         *as_arguments(settings | {"run_dir": str(straight)}),
         env={"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "HOME": f"{tmp_path}/home"},
+        preexec_fn=lambda: (os.close(0), os.close(2)),
     )
     whole.stdout.close()
     arguments = as_arguments(settings | {"run_dir": str(killed)})
@@ -458,7 +525,7 @@ def test_a_killed_run_ends_in_the_same_bits(small, tmp_path):
         assert (f"Go on with: {sys.executable}" in output) == (number != signal.SIGKILL)
         assert errors == ""
     run(settings, run_dir=str(killed))
-    assert whole.stderr.read() == "" and whole.wait(timeout=120) == 0
+    assert whole.wait(timeout=120) == 0
     whole.stderr.close()
     assert_same_run(killed, straight)
 
@@ -480,6 +547,7 @@ def test_signals_are_noted_in_training_and_obeyed_elsewhere():
             signal.signal(number, handler)
 
 
+@pytest.mark.usefixtures("unreported")
 def test_what_is_no_longer_promised_or_there_is_said(trained, capsys):
     folder = Path(trained["run_dir"])
     config = checkpoint.read_config(folder)
@@ -495,9 +563,8 @@ def test_what_is_no_longer_promised_or_there_is_said(trained, capsys):
     assert [record["epoch"] for record in timeless(folder)] == [1, 3]
 
 
+@pytest.mark.usefixtures("unreported")
 def test_a_changed_digit_of_the_metrics_is_seen(trained, capsys):
-    run(trained)
-    assert "changed or damaged" not in capsys.readouterr().out
     history = Path(trained["run_dir"], "metrics.jsonl")
     content = history.read_text()
     at = content.index("train_loss") + 14
@@ -538,6 +605,28 @@ def test_a_folder_in_use_is_refused(trained):
                 run(trained, mode=mode)
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_run_that_was_begun_meanwhile_is_left_alone(
+    small, two_epochs, monkeypatch, ended
+):
+    """Two start on a new folder; the one that loads its data faster has it."""
+    prepare, folder = loop.prepare, Path(small["run_dir"])
+    with contextlib.ExitStack() as other:
+
+        def overtaken(*arguments):
+            shutil.copytree(two_epochs, folder)
+            if not ended:
+                other.enter_context(checkpoint.lock(folder))
+            return prepare(*arguments)
+
+        monkeypatch.setattr(loop, "prepare", overtaken)
+        with pytest.raises(
+            ValueError, match="began a run there" if ended else "in use"
+        ):
+            run(small)
+    assert_same_run(folder, two_epochs)
+
+
 # --- Refusals -------------------------------------------------------------------------
 
 
@@ -557,6 +646,7 @@ def test_a_run_on_other_data_is_refused(trained, digits, tmp_path):
         run(trained, data_dir=str(other))
 
 
+@pytest.mark.usefixtures("unreported")
 def test_resume_never_and_required(small):
     with pytest.raises(ValueError, match="expected a run to go on from"):
         run(small, resume="required")
@@ -581,6 +671,7 @@ def test_a_batch_larger_than_the_data_is_refused(small):
         run(small, validation_size=330)
 
 
+@pytest.mark.usefixtures("unreported")
 def test_a_loss_that_is_not_finite_stops_the_run(trained):
     before = weights_and_moments(trained["run_dir"])
     message = (
@@ -596,6 +687,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(trained):
     run(trained, epochs=3)
 
 
+@pytest.mark.usefixtures("unreported")
 @pytest.mark.parametrize("validation_size", [0, 30])
 def test_ruined_weights_are_not_saved(small, validation_size):
     """One step an epoch: its loss and gradient are finite, what it makes is not."""
@@ -620,7 +712,7 @@ def test_auto_falls_back_to_synthetic_digits_and_says_so(small, monkeypatch, cap
     run(settings)
     output = capsys.readouterr().out
     assert "No MNIST: cannot download x (no network). Using the built-in" in output
-    assert re.search(r"Data set +synthetic \(built in, because MNIST", output)
+    assert re.search(r"Data set +synthetic \(built-in digits, not MNIST\)", output)
     # Later MNIST is there: the run stays with what it was trained on.
     monkeypatch.setattr(mnist, "fetch", lambda *arguments: pytest.fail("asked"))
     run(settings, epochs=3)

@@ -17,14 +17,17 @@ EVALUATION = {
     "step": 1500,
     "dataset": "mnist",
     "binarization": "dynamic",
+    "seed": 7,
     "given_labels": False,
     "images": 10_000,
     "negative_elbo": 99.994,
     "distortion": 75.5,
     "rate": 24.494,
-    "active_units": 19,
+    "active_units": 9,
+    "kl_per_dim": [2.5] * 9 + [0.125, 0.0, 0.001],
     "knn_accuracy": 0.9712,
     "linear_accuracy": 0.9,
+    "seconds": 3.21,
 }
 
 
@@ -40,22 +43,31 @@ def test_an_epoch_is_one_line_of_sums():
 
 def test_a_summary_states_bound_estimate_and_units():
     likelihood = {"nll": 91.2, "nll_standard_error": 0.228, "importance_samples": 5000}
-    assert reports.summary(EVALUATION | likelihood, (50,), seconds=12.34) == (
+    assert reports.summary(EVALUATION | likelihood, (12,), seconds=12.34) == (
         "Data set      mnist, 10,000 test images\n"
+        "Pixels        dynamic, seed 7\n"
         "Test -ELBO    99.99 nats an image\n"
         "  distortion  75.50\n"
         "  rate        24.49\n"
         "-log p(x)     91.20 +- 0.23 (5,000 importance samples)\n"
-        "Active units  19 of 50\n"
+        "KL by unit    2.50 2.50 2.50 2.50 2.50 2.50 2.50 2.50 2.50 0.12\n"
+        "              0.00 0.00\n"
+        "Active units  9 of 12\n"
         "Labels from z 97.1% by nearest neighbors, 90.0% linearly\n"
-        "Trained       3 epochs, 1,500 steps, 12.3 s"
+        "Trained       3 epochs, 1,500 steps, 12.3 s\n"
+        "Evaluated     in 3.2 s"
     )
+
+
+TWO_LAYERS = {"active_units": [21, 5], "kl_per_dim": [[1.5, 0.5], [0.25]]}
 
 
 @pytest.mark.parametrize(
     "changes, dims, expected",
     [
-        ({"active_units": [21, 5]}, (100, 50), "Active units  21 of 100 and 5 of 50"),
+        (TWO_LAYERS, (100, 50), "Active units  21 of 100 and 5 of 50"),
+        (TWO_LAYERS, (100, 50), "KL, layer 1   1.50 0.50\nKL, layer 2   0.25\n"),
+        ({"given_labels": True}, (50,), "linearly (z was inferred with the label)"),
         ({"given_labels": True}, (50,), "an image, a bound on -log p(x|y)\n"),
         ({"binarization": "none"}, (50,), "loss     99.99 grey-pixel loss an image,"),
         ({"split": "validation"}, (50,), "Validation -ELBO 99.99 nats an image"),
