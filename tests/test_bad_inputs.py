@@ -5,7 +5,6 @@ import json
 import random
 import re
 import sys
-import time
 import tracemalloc
 
 import numpy as np
@@ -129,20 +128,18 @@ def test_small_files_cannot_take_much_memory(tmp_path, digits):
     path = folder / "train-images-idx3-ubyte.gz"
     header = np.array([0x803, 2**31 - 1, 28, 28], ">u4").tobytes()
     bombs = [
-        gzip.compress(header + bytes(300 * 2**20), 1),
-        gzip.compress(idx_bytes(np.zeros([1, 28, 28])) + bytes(300 * 2**20), 1),
+        gzip.compress(header + bytes(2**26), 1),
+        gzip.compress(idx_bytes(np.zeros([1, 28, 28])) + bytes(2**26), 1),
         gzip.compress(np.array([0x803] + [2**32 - 1] * 3, ">u4").tobytes()),
     ]
     for bomb in bombs:
         path.write_bytes(bomb)
         tracemalloc.start()
-        start = time.monotonic()
         with pytest.raises(ValueError):
             mnist.load(folder)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert time.monotonic() - start < 10
-        assert peak < 300e6
+        assert peak < 2**25
 
 
 CONFIG = {"flags": {"epochs": 3}, "dataset": {"name": "x"}, "versions": {}}
