@@ -392,8 +392,7 @@ def blocks(job: Run):
         *(make_gradients(job), partial(learning_rate_at, job), config.beta1),
         *(config.beta2, config.epsilon, config.clip_norm, config.ema_decay),
     )
-    jit = config.jit and not config.eager
-    train_block = step.make_train_block(state, train_step, job.to_batch, jit)
+    train_block = step.make_train_block(state, train_step, job.to_batch, config.xla)
     noise_shape = [config.num_samples, config.batch_size, sum(config.latents)]
     draw_noise = step.make_draw_noise(config.seed, block_steps, noise_shape)
     done = int(state.step)
@@ -633,7 +632,7 @@ def likelihood(job: Run, split: datasets.Split) -> dict:
     config = job.config
     log_marginal = evaluate.make_log_marginal(
         *(job.infer, job.state.averaged, job.to_batch, config.seed, config.latents),
-        config.jit and not config.eager,
+        config.xla,
     )
     terminal = sys.stderr.isatty()
     with tqdm.tqdm(

@@ -135,6 +135,7 @@ CONTRADICTIONS = {
     "--upper_hidden_sizes=5": "are of --stochastic_layers=2",
     "--architecture=conv --hidden_sizes=5": "give --filters",
     "--filters=5,6": "are of --architecture=conv",
+    "--architecture=conv --jit": "runs without XLA",
     "--objective=iwae --estimator=stl": "biased for the IWAE bound: use dreg",
     "--estimator=dreg": "for the elbo, use stl",
     "--objective=iwae --estimator=dreg --stochastic_layers=2": "for one layer",

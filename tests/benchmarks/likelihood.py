@@ -39,8 +39,8 @@ def parse():
     options = report.parser(__doc__, rounds=5)
     report.add_network(options, batches=False)
     shown = "default: %(default)s"
-    options.add_argument("--images", type=report.positive, default=100, help=shown)
-    options.add_argument("--samples", type=report.positive, default=5000, help=shown)
+    options.add_argument("--images", type=report.positive, default=200, help=shown)
+    options.add_argument("--samples", type=report.positive, default=2000, help=shown)
     return report.parse(options)
 
 

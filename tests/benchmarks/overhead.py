@@ -103,16 +103,20 @@ def table(answers: dict) -> list[dict]:
     rest = [
         a - b - c for a, b, c in zip(outside, *map(parts.get, PARTS[:2]), strict=True)
     ]
-    share = 100 * (report.ratio(dynamic, grey) - 1)
+    added = [100 * (ratio - 1) for ratio in report.ratios(dynamic, grey)]
     rows = [
         {"what": f"epoch, {GREY}", **report.summary(grey)},
-        {"what": f"epoch, {DYNAMIC}", **report.summary(dynamic), "added": share},
+        {"what": f"epoch, {DYNAMIC}", **report.summary(dynamic)}
+        | {"added": report.summary(added)},
         {"what": f"epoch, {DEFAULT}", **report.summary(whole)},
     ]
     outsides = {"outside the blocks": outside, **{p: parts[p] for p in PARTS[:2]}}
     for name, seconds in (outsides | {PARTS[2]: rest}).items():
-        share = 100 * report.ratio(seconds, whole)
-        rows.append({"what": f"- {name}", **report.summary(seconds), "share": share})
+        share = [100 * ratio for ratio in report.ratios(seconds, whole)]
+        rows.append(
+            {"what": f"- {name}", **report.summary(seconds)}
+            | {"share": report.summary(share)}
+        )
     return rows
 
 
@@ -125,9 +129,12 @@ def line(row: dict) -> dict:
         "per cent": "",
     }
     if "added" in row:
-        texts["per cent"] = f"{row['added']:+.1f} %"
+        texts["per cent"] = f"{row['added']['median']:+.1f} %"
     if "share" in row:
-        texts["per cent"] = f"{row['share']:.2f} % of the epoch"
+        texts["per cent"] = f"{row['share']['median']:.2f} % of the epoch"
+    for name in ("added", "share"):
+        if name in row:
+            texts["its spread"] = report.span(row[name])
     return texts
 
 

@@ -147,9 +147,14 @@ def summary(values) -> dict:
     }
 
 
+def ratios(values, others) -> list[float]:
+    """value / other, round by round: both saw the same machine."""
+    return [a / b for a, b in zip(values, others, strict=True)]
+
+
 def ratio(values, others) -> float:
-    """The median of value / other, round by round: both saw the same machine."""
-    return statistics.median(a / b for a, b in zip(values, others, strict=True))
+    """The median of those `ratios`."""
+    return statistics.median(ratios(values, others))
 
 
 def significant(value: float, digits: int = 3) -> str:
