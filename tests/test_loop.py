@@ -262,8 +262,8 @@ MODELS_IN_TURN = [
 
 
 @pytest.mark.parametrize("changes", MODELS_IN_TURN[1:6:2], ids=name_of)
-def test_xla_trains_and_evaluates_as_plain_python_does(small, changes):
-    """The losses of an epoch of five steps, and what is evaluated after."""
+def test_compiled_models_train_and_are_evaluated_as_in_plain_python(small, changes):
+    """An epoch of five steps: by XLA, for convolutions as a graph; and what follows."""
     settings = without_hidden_sizes(small, changes) | {"epochs": 1, "batch_size": 60}
     records = []
     for kind in ("jit", "eager"):
