@@ -51,7 +51,7 @@ def summary(record: dict, latent_dims, about_data="", seconds=0.0) -> str:
     lines = {
         "Data set": f"{record['dataset']}{about_data}, {record['images']:,} {split} "
         "images",
-        "Pixels": "grey" if grey else f"{binarization}, seed {record['seed']}",
+        "Binarization": binarization + ("" if grey else f", seed {record['seed']}"),
         f"{split.capitalize()} {'loss' if grey else '-ELBO'}": (
             f"{record['negative_elbo']:.2f} {unit(binarization)}"
             + (", a bound on -log p(x|y)" if given else "")

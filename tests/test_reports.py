@@ -45,7 +45,7 @@ def test_a_summary_states_bound_estimate_and_units():
     likelihood = {"nll": 91.2, "nll_standard_error": 0.228, "importance_samples": 5000}
     assert reports.summary(EVALUATION | likelihood, (12,), seconds=12.34) == (
         "Data set      mnist, 10,000 test images\n"
-        "Pixels        dynamic, seed 7\n"
+        "Binarization  dynamic, seed 7\n"
         "Test -ELBO    99.99 nats an image\n"
         "  distortion  75.50\n"
         "  rate        24.49\n"
