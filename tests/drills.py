@@ -253,7 +253,8 @@ def numbers(work, data, count):
         process = program(*as_arguments(settings))
         output, errors = process.communicate(timeout=60)
         expect(process.returncode == 0 and errors == "", f"{name}: {errors}")
-        print(f"numbers: {name} images: {output.splitlines()[-6]}")
+        (bound,) = [line for line in output.splitlines() if line.startswith("Test")]
+        print(f"numbers: {name} images: {bound}")
     settings = settings_for(work / "fast", data, learning_rate=10, epochs=20)
     process = program(*as_arguments(settings))
     _, errors = process.communicate(timeout=60)
