@@ -61,7 +61,7 @@ def this_project(turns, samples, **settings):
     config = job.config
     log_marginal = evaluate.make_log_marginal(
         *(job.infer, job.state.averaged, job.to_batch, config.seed, config.latents),
-        config.jit,
+        config.xla,
     )
 
     def estimate():
