@@ -572,12 +572,31 @@ def report(job: Run) -> None:
     pixels, labels = job.held_out(kind)
     count = config.evaluation_images or len(pixels)
     split = datasets.Split(pixels[:count], labels[:count])
-    start = time.perf_counter()
-    result = job.evaluate(*split, datasets.INDEX[kind])
+    record, z_mean = evaluation_record(job, split)
+    metrics.append(job.folder / "evaluations.jsonl", record)
+    metrics.make_scalar_writer(job.folder)(record["step"], kind, record)
+    history = [
+        epoch
+        for epoch in metrics.read(job.folder / "metrics.jsonl", curves(job))
+        if epoch["step"] <= record["step"]  # a killed run may have got further
+    ]
+    if config.figures:
+        draw_figures(job, split, z_mean, history)
+    built_in = record["dataset"] == "synthetic" and not config.data_dir
+    about = " (built-in digits, not MNIST)" if built_in else ""
+    seconds = sum(epoch["seconds"] for epoch in history)
+    say(reports.summary(record, config.latents, about, seconds))
+    say(f"All is in     {job.folder}/")
+
+
+def evaluation_record(job: Run, split: datasets.Split):
+    """(the flat record of an evaluation on `split`, its posterior means [N, D])."""
+    config, start = job.config, time.perf_counter()
+    result = job.evaluate(*split, datasets.INDEX[config.evaluation_split])
     done = int(job.state.step)
     one_or_all = (lambda layers: layers[0]) if len(config.latents) == 1 else list
     record = {
-        "split": kind,
+        "split": config.evaluation_split,
         "epoch": done // job.steps_per_epoch,
         "step": done,
         "dataset": job.data.record["name"],
@@ -594,21 +613,7 @@ def report(job: Run) -> None:
     }
     if config.importance_samples:
         record |= likelihood(job, split)
-    record["seconds"] = time.perf_counter() - start
-    metrics.append(job.folder / "evaluations.jsonl", record)
-    metrics.make_scalar_writer(job.folder)(done, kind, record)
-    history = [
-        epoch
-        for epoch in metrics.read(job.folder / "metrics.jsonl", curves(job))
-        if epoch["step"] <= done  # a killed run may have got beyond its checkpoint
-    ]
-    if config.figures:
-        draw_figures(job, split, result.z_mean, history)
-    built_in = record["dataset"] == "synthetic" and not config.data_dir
-    about = " (built-in digits, not MNIST)" if built_in else ""
-    seconds = sum(epoch["seconds"] for epoch in history)
-    say(reports.summary(record, config.latents, about, seconds))
-    say(f"All is in     {job.folder}/")
+    return record | {"seconds": time.perf_counter() - start}, result.z_mean
 
 
 def probe(job: Run, z_mean, labels) -> dict:
