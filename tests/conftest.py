@@ -79,11 +79,11 @@ def run(settings, stop=None, **changes):
         loop.tf.config.run_functions_eagerly(False)  # which --eager asked for
 
 
-def program(*arguments, script=(str(ROOT / "loop.py"),), **keywords):
-    """Start `python loop.py` (or another script) with these arguments."""
+def program(*arguments, script=(str(ROOT / "loop.py"),), by=(), **keywords):
+    """Start `python loop.py` (or another script) with these arguments, `by` a shell."""
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, *script, *arguments],
+        [*by, sys.executable, *script, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
