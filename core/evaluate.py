@@ -16,7 +16,8 @@ from core import objective, rng
 CHUNK = 1000  # samples of z at a time: bounds the memory
 TILE, BLOCK = 20, 100  # images and samples that the likelihood's compiled loop sees
 BLOCKS = 10  # of samples in one call, for speed alone
-TILES = 2  # at a time, each on a core; with convolutions one takes 0.3 GB
+TILES = 2  # at a time, each on a core
+UNFUSED = 20  # samples at once without XLA, which keeps every step in memory
 UPPER_SAMPLES = 10  # of z an image where a layer stands on another's sample, else 1
 ACTIVE_VARIANCE = 0.01
 
@@ -117,6 +118,7 @@ def make_log_marginal(infer, params, to_batch, seed: int, latent_dims, jit: bool
     each n images that are done. Memory does not depend on the number of samples.
     """
     draw_shape = [BLOCK, TILE, sum(latent_dims)]
+    at_once = BLOCK if jit else UNFUSED
 
     @tf.function(autograph=False)
     def draw(key, blocks):
@@ -135,9 +137,10 @@ def make_log_marginal(infer, params, to_batch, seed: int, latent_dims, jit: bool
         """Add the weights of all samples but the last `missing` to exp(log_sum) [B]."""
         x, y = to_batch(pixels, labels)
         last = len(noise) * BLOCK - missing
+        noise = tf.reshape(noise, [-1, at_once, *draw_shape[1:]])
         for i in tf.range(len(noise)):
             log_w = log_weights(x, y, tf.gather(noise, i))
-            asked = (i * BLOCK + tf.range(BLOCK))[:, None] < last
+            asked = (i * at_once + tf.range(at_once))[:, None] < last
             log_w = tf.where(asked, log_w, -math.inf)
             log_sum = tf.reduce_logsumexp(
                 tf.concat([log_w, log_sum[None]], axis=0), axis=0
