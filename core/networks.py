@@ -52,8 +52,8 @@ def _init(key, name, shape, fans, outputs, bias, dtype):
 
 
 def dense(layer, x):
-    """x [..., inputs] -> x w + b [..., outputs]."""
-    return tf.tensordot(x, layer["w"], 1) + layer["b"]
+    """x [N, inputs] -> x w + b [N, outputs]."""
+    return x @ layer["w"] + layer["b"]
 
 
 def conv(layer, x):
@@ -95,16 +95,27 @@ def init_mlp(
 
 
 def mlp(layers, x, activation, y=None):
-    """x [..., inputs] through every layer, `activation` between them."""
-    x = _beside(x, y)
+    """x [..., inputs] through every layer, `activation` between them -> [..., outputs].
+
+    The layers see rows: with more axes, XLA would compute the gradient of a layer's
+    output twice, in one shape for the weights and in another for the biases.
+    """
+    rows = _rows(x, y)
     for i in range(len(layers) - 1):
-        x = activation(dense(layers[f"dense_{i}"], x))
-    return dense(layers["output"], x)
+        rows = activation(dense(layers[f"dense_{i}"], rows))
+    return _unrolled(dense(layers["output"], rows), x)
 
 
-def _beside(x, y):
-    """x [..., N] and labels y [B, C] -> [..., N + C]."""
-    return x if y is None else tf.concat([x, y + tf.zeros_like(x[..., :1])], axis=-1)
+def _rows(x, y=None):
+    """x [..., I] and labels y [B, C], if any, side by side as rows [N, I + C]."""
+    if y is not None:
+        x = tf.concat([x, y + tf.zeros_like(x[..., :1])], axis=-1)
+    return tf.reshape(x, [-1, x.shape[-1]])
+
+
+def _unrolled(rows, x):
+    """Rows [N, O] with the leading axes of x [..., I] again: [..., O]."""
+    return tf.reshape(rows, tf.concat([tf.shape(x)[:-1], [rows.shape[-1]]], axis=0))
 
 
 def init_conv_encoder(
@@ -142,20 +153,20 @@ def encode(layers, x, activation, y=None):
     for layer in ("conv_0", "conv_1"):
         image = activation(conv(layers[layer], image))
     features = tf.reshape(image, [-1, image.shape[1] * image.shape[2] * image.shape[3]])
-    return dense(layers["output"], _beside(features, y))
+    return dense(layers["output"], _rows(features, y))
 
 
 def decode(layers, z, activation, y=None):
     """z [..., inputs] -> logits [..., 784], dense or convolutional."""
     if "conv_0" not in layers:
         return mlp(layers, z, activation, y)
-    features = activation(dense(layers["dense_0"], _beside(z, y)))
+    features = activation(dense(layers["dense_0"], _rows(z, y)))
     side = SIDE // 4
     image = tf.reshape(features, [-1, side, side, features.shape[-1] // side**2])
     for layer in ("conv_0", "conv_1"):
         image = activation(conv_transpose(layers[layer], image, 2))
     image = conv_transpose(layers["output"], image, 1)
-    return tf.reshape(image, tf.concat([tf.shape(z)[:-1], [PIXELS]], axis=0))
+    return _unrolled(tf.reshape(image, [-1, PIXELS]), z)
 
 
 def named_variables(params, prefix=""):

@@ -63,7 +63,7 @@ def test_densities_agree_with_their_formula_and_their_kl():
 
 
 def test_bernoulli_sums_to_one_over_all_images_of_a_grid():
-    logits = tf.constant([-2.0, 0.0, 0.7, 5.0], tf.float64)
+    logits = tf.tile(tf.constant([[-2.0, 0.0, 0.7, 5.0]], tf.float64), [16, 1])
     images = np.array(list(itertools.product([0.0, 1.0], repeat=4)))
     log_probs = distributions.bernoulli_log_likelihood(images, logits).numpy()
     assert log_probs.shape == (16,)

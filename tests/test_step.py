@@ -1,5 +1,6 @@
 import functools
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -279,9 +280,8 @@ def test_sticking_the_landing_has_no_variance_at_the_true_posterior():
 # --- Blocks ---------------------------------------------------------------------------
 
 
-@functools.cache
-def train(block_lengths, jit, learning_rate=1e-3, clip_norm=0.0):
-    """(final state as arrays, tracing count) after 12 steps in such blocks."""
+def make_block(jit, learning_rate=1e-3, clip_norm=0.0):
+    """(state, train_block, what of its arguments stays the same)."""
     images = tf.constant(np.random.default_rng(0).integers(0, 2, [72, 784]), tf.uint8)
     state = step.init_state(vae.init(0, (16,), LATENT, 0.13))
 
@@ -293,13 +293,19 @@ def train(block_lengths, jit, learning_rate=1e-3, clip_norm=0.0):
     )
     to_batch = functools.partial(batches.to_batch, binarization="static")
     train_block = step.make_train_block(state, train_step, to_batch, jit)
-    labels = tf.zeros([72], tf.uint8)
-    draw_noise = step.make_draw_noise(0, 12, [1, BATCH, LATENT])
     order = batches.epoch_order(0, 0, 72, BATCH)
+    return state, train_block, (images, tf.zeros([72], tf.uint8), order)
+
+
+@functools.cache
+def train(block_lengths, jit, **settings):
+    """(final state as arrays, tracing count) after 12 steps in such blocks."""
+    state, train_block, data = make_block(jit, **settings)
+    draw_noise = step.make_draw_noise(0, 12, [1, BATCH, LATENT])
     done = 0
     for count in block_lengths:
         noise = draw_noise(tf.constant(done))
-        train_block(images, labels, order, noise, tf.constant(done), tf.constant(count))
+        train_block(*data, noise, tf.constant(done), tf.constant(count))
         done += count
     arrays = {
         f"{part}/{name}": variable.numpy()
@@ -317,6 +323,23 @@ def test_results_do_not_depend_on_how_steps_are_grouped(jit):
     assert traces == 1
     for name, array in whole.items():
         np.testing.assert_array_equal(parts[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_xla_copies_no_weights_and_computes_no_gradient_twice(samples):
+    """Of the size of the logits, a step of 72 images makes those and their gradient."""
+    _, train_block, (images, labels, order) = make_block(jit=True)
+    noise, order = tf.zeros([1, samples, 72, LATENT]), tf.reshape(order, [1, 72])
+    compiled = train_block.experimental_get_compiler_ir(
+        images, labels, order, noise, tf.constant(0), tf.constant(1)
+    )
+    made = re.findall(
+        r" = (f32\[[\d,]+\])\S* (copy|dot|fusion)\(", compiled(stage="optimized_hlo")
+    )
+    assert not [shape for shape, kind in made if kind == "copy" and "," in shape]
+    large = f"f32[{samples * 72},784]", f"f32[{samples},72,784]"
+    kinds = sorted(kind for shape, kind in made if shape in large)
+    assert kinds == ["dot", "fusion"] + ["fusion"] * (samples == 1)  # that is x
 
 
 def test_eager_graph_and_xla_agree():
