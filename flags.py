@@ -33,6 +33,11 @@ class Config:
         "and refuse a folder that has one; always, and refuse one without (required)",
         choices=["auto", "never", "required"],
     )
+    start_from: str = _option(
+        "",
+        "folder of a run of the same model, with whose weights a new run begins",
+        of_run=True,
+    )
     epochs: int = _option(30, "epochs in total, resumed ones included", **POSITIVE)
     seed: int = _option(
         0, "of every random number", of_run=True, lower_bound=0, upper_bound=2**31 - 1
@@ -159,6 +164,10 @@ class Config:
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 SIZES = [name for name, field in FIELDS.items() if type(field.default) is tuple]
 OF_RUN = [name for name, field in FIELDS.items() if field.metadata["of_run"]]
+OF_MODEL = (
+    *("architecture", "hidden_sizes", "filters", "latent_dim", "stochastic_layers"),
+    *("latent_dims", "upper_hidden_sizes", "conditional", "activation"),
+)
 
 
 def _define():
@@ -336,18 +345,25 @@ def settle(config: Config, given: set[str], past: Config) -> Config:
         if "dataset" in given:
             stated["data_dir"] = ""
         config = dataclasses.replace(past, **{"eager": False} | stated)
+    refuse_others(
+        [name for name in OF_RUN if name in kept], config, past, config.run_dir
+    )
+    check(config, given)
+    return config
+
+
+def refuse_others(names, config: Config, past: Config, run_dir: str) -> None:
+    """Raise ValueError if one of the flags `names` is not as in the run of `past`."""
     differing = [
         f"--{name} (the run: {getattr(past, name)}, now: {getattr(config, name)})"
-        for name in OF_RUN
-        if name in kept and getattr(past, name) != getattr(config, name)
+        for name in names
+        if getattr(past, name) != getattr(config, name)
     ]
     if differing:
         raise ValueError(
-            f"{config.run_dir} holds a run with other flags: {', '.join(differing)}; "
-            "choose another --run_dir, or give the run's values"
+            f"{run_dir} holds a run with other flags: {', '.join(differing)}; choose "
+            "another folder, or give the run's values"
         )
-    check(config, given)
-    return config
 
 
 def changes(config: Config, past: Config) -> list[str]:

@@ -163,6 +163,8 @@ def run(config: flags.Config, given: set[str], stop) -> None:
         if recorded:
             past = flags.from_record(recorded["flags"], config.run_dir)
             config = flags.settle(config, given, past)
+        elif config.start_from:
+            refuse_other_models(config)
         if config.eager:
             tf.config.run_functions_eagerly(True)
         if config.mode == "generate":
@@ -216,6 +218,19 @@ def refuse(config: flags.Config, recorded) -> None:
             f"{folder} already holds a run, of {saved[0]} steps, and --resume=never "
             "does not overwrite it: choose another --run_dir"
         )
+
+
+def refuse_other_models(config: flags.Config) -> None:
+    """Raise ValueError if --start_from is no run of the model of the other flags."""
+    folder = config.start_from
+    recorded = checkpoint.read_config(Path(folder))
+    if not recorded:
+        raise ValueError(
+            f"--start_from={folder}: expected the folder of a run; train one with "
+            f"python loop.py --run_dir={folder}"
+        )
+    past = flags.from_record(recorded["flags"], folder)
+    flags.refuse_others(flags.OF_MODEL, config, past, folder)
 
 
 def prepare(config: flags.Config, data: datasets.Data | None) -> Run:
@@ -329,6 +344,11 @@ def begin(job: Run, done: int | None, recorded, past) -> None:
         say(f"{folder}/metrics.jsonl holds {kept} of the {epochs} epochs' records.")
     elif done and not checkpoint.metrics_are_as_saved(folder, done):
         say(f"{folder}/metrics.jsonl was changed or damaged: its numbers may be wrong.")
+    if done is None and job.config.start_from:
+        started = checkpoint.start_from(Path(job.config.start_from), job.state)
+        say(f"Weights: those of {job.config.start_from} after {started[0]} steps")
+        for note in started[1]:
+            say(note)
     if done is not None:
         versions = recorded["versions"]
         for change in flags.changes(job.config, past):

@@ -4,6 +4,7 @@ A checkpoint is TensorFlow's files and, written last, `ckpt-<step>.json` with th
 SHA-256: what lacks it or differs from it was cut short or damaged, and is passed over.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -106,26 +107,62 @@ def restore(manager) -> tuple[int | None, list[str]]:
     Raises:
       ValueError: all are damaged, or it is a checkpoint of another model.
     """
-    folder, skipped = Path(manager.directory), []
-    for step in saved_steps(folder):
-        if reason := _damage(folder, step):
-            skipped.append(f"Passed over {folder}/ckpt-{step}: {reason}.")
-            continue
-        try:
+    folder = Path(manager.directory)
+    step, skipped = _newest(folder)
+    if step is not None:
+        with _refusing_others(folder, step):
             manager.checkpoint.restore(f"{folder}/ckpt-{step}").assert_consumed()
-        except (tf.errors.OpError, AssertionError, LookupError, ValueError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise ValueError(
-                f"{folder}/ckpt-{step} cannot be restored ({reason}): it is of another "
-                "model; choose another --run_dir"
-            ) from error
-        return step, skipped
+    return step, skipped
+
+
+def start_from(folder: Path, state) -> tuple[int, list[str]]:
+    """Load another run's newest weights into `state`, and nothing else of it: the
+    average of its weights where it keeps one. Returns the same as `restore`.
+
+    Raises:
+      ValueError: there are none that can be used, or they are of another model.
+    """
+    step, skipped = _newest(folder)
+    if step is None:
+        raise ValueError(f"{folder}: expected a run to start from, got no checkpoint")
+    path = f"{folder}/ckpt-{step}"
+    with _refusing_others(folder, step):
+        names = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+        averaged = any(name.startswith("ema/") for name in names)
+        for weights in filter(None, (state.params, state.ema)):
+            parts = {"ema" if averaged else "params": weights}
+            status = tf.train.Checkpoint(**parts).restore(path)
+            status.assert_existing_objects_matched().expect_partial()
+    return step, skipped
+
+
+def _newest(folder: Path) -> tuple[int | None, list[str]]:
+    """The step of the newest whole checkpoint, and why newer ones were passed over."""
+    skipped = []
+    for step in saved_steps(folder):
+        reason = _damage(folder, step)
+        if not reason:
+            return step, skipped
+        skipped.append(f"Passed over {folder}/ckpt-{step}: {reason}.")
     if skipped and saved_steps(folder) != [0]:
         raise ValueError(
             f"no checkpoint can be used. {' '.join(skipped)} Put one back, or choose "
             "another --run_dir"
         )
     return None, skipped
+
+
+@contextlib.contextmanager
+def _refusing_others(folder: Path, step: int):
+    """TensorFlow's errors about variables that do not fit, as one that says so."""
+    try:
+        yield
+    except (tf.errors.OpError, AssertionError, LookupError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{folder}/ckpt-{step} cannot be restored ({reason}): it is of another "
+            "model; choose another --run_dir"
+        ) from error
 
 
 def saved_steps(folder: Path) -> list[int]:

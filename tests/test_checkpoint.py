@@ -7,11 +7,11 @@ import tensorflow as tf
 from core import adam, checkpoint, step, vae
 
 
-def make_state(seed, hidden=(8,)):
+def make_state(seed, hidden=(8,), ema=False):
     """A state that has taken one step along made-up gradients."""
-    state = step.init_state(vae.init(seed, hidden, 2))
+    state = step.init_state(vae.init(seed, hidden, 2), ema)
     grads = [tf.ones_like(p) * (seed + 1) for p in tf.nest.flatten(state.params)]
-    adam.apply(state, grads, 0.01, 0.9, 0.999, 1e-8)
+    adam.apply(state, grads, 0.01, 0.9, 0.999, 1e-8, 0.5)
     state.totals.assign([1.0, 2.0, 3.0, float(seed)])
     state.seconds.assign(seed)
     return state
@@ -43,6 +43,33 @@ def test_another_model_is_refused(tmp_path, hidden):
 def test_an_empty_folder_has_no_checkpoint(tmp_path):
     manager = checkpoint.make_manager(make_state(0), tmp_path)
     assert checkpoint.restore(manager) == (None, [])
+
+
+def arrays(tree):
+    return [variable.numpy() for variable in tf.nest.flatten(tree)]
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("here", [False, True])
+def test_only_weights_are_started_from(tmp_path, there, here):
+    """The average where the other run keeps one; it also begins the new average."""
+    other = make_state(3, ema=there)
+    save(other, tmp_path, 7)
+    state = make_state(4, ema=here)
+    kept = arrays([state.m, state.v, state.step, state.totals])
+    assert checkpoint.start_from(tmp_path, state) == (7, [])
+    np.testing.assert_equal(arrays(state.params), arrays(other.averaged))
+    np.testing.assert_equal(arrays(state.averaged), arrays(other.averaged))
+    np.testing.assert_equal(arrays([state.m, state.v, state.step, state.totals]), kept)
+
+
+@pytest.mark.parametrize("hidden", [(9,), (8, 8)])
+def test_another_models_weights_are_refused(tmp_path, hidden):
+    save(make_state(0), tmp_path, 1)
+    with pytest.raises(ValueError, match="ckpt-1 cannot be restored.*another model"):
+        checkpoint.start_from(tmp_path, make_state(0, hidden))
+    with pytest.raises(ValueError, match="expected a run to start from"):
+        checkpoint.start_from(tmp_path / "nowhere", make_state(0))
 
 
 def flip(path):

@@ -188,9 +188,12 @@ def test_training_refuses_each_flag_that_shapes_the_run(name):
         "architecture": "conv",
         "conditional": True,
         "ema_decay": 0.9,
+        "start_from": "other",
     }.get(name) or ((7, 7) if isinstance(default, tuple) else default + 1)
     now = dataclasses.replace(PAST, **{name: other})
-    message = rf"--{name} \(the run: .*, now: .*{other}.*--run_dir, or give the run's"
+    message = (
+        rf"--{name} \(the run: .*, now: .*{other}.*another folder, or give the run's"
+    )
     with pytest.raises(ValueError, match=message.replace("(7, 7)", ".7, 7.")):
         flags.settle(now, set(), PAST)
 

@@ -547,6 +547,40 @@ def test_signals_are_noted_in_training_and_obeyed_elsewhere():
 
 
 @pytest.mark.usefixtures("unreported")
+def test_a_run_starts_from_the_weights_of_another(trained, tmp_path, capsys):
+    """With a rate of almost 0 they stay; all else is new, and the end the same bits."""
+    other, folder = Path(trained["run_dir"]), tmp_path / "new"
+    settings = trained | {"run_dir": str(folder), "start_from": str(other)}
+    settings |= {"learning_rate": 1e-12, "seed": 1}
+    run(settings, StopAfter(0))
+    assert f"Weights: those of {other} after 30 steps" in capsys.readouterr().out
+    run(settings)
+    assert "Weights: those" not in capsys.readouterr().out
+    found, before = newest_checkpoint(folder), newest_checkpoint(other)
+    for name in found:
+        same = np.allclose(found[name], before[name], atol=1e-9)
+        assert same == name.startswith("params") or name.startswith("step"), name
+    assert [record["step"] for record in timeless(folder)] == [15, 30]
+    with pytest.raises(ValueError, match="--start_from"):
+        run(settings | {"start_from": ""})
+
+
+def test_a_run_starts_from_no_other_model_and_no_empty_folder(trained, tmp_path):
+    settings = trained | {"run_dir": str(tmp_path / "new")}
+    for start, changes, message in (
+        (
+            trained["run_dir"],
+            {"activation": "tanh"},
+            "--activation .the run: relu, now",
+        ),
+        ("nowhere", {}, "nowhere: expected the folder of a run; train one"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(settings | {"start_from": start} | changes)
+        assert not Path(settings["run_dir"]).exists()
+
+
+@pytest.mark.usefixtures("unreported")
 def test_what_is_no_longer_promised_or_there_is_said(trained, capsys):
     folder = Path(trained["run_dir"])
     config = checkpoint.read_config(folder)
