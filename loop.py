@@ -21,34 +21,19 @@ from typing import NamedTuple
 from absl import app, logging
 
 import flags
+from core import process
+from core.process import say
 
 if __name__ == "__main__":
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass  # it stands in for one that was closed, as by some schedulers
-    os.close(descriptor)
-    sys.stdout, sys.stderr = sys.stdout or open(1, "w"), sys.stderr or open(2, "w")
+    process.open_closed_streams()
     signal.signal(
         signal.SIGINT, signal.SIG_DFL
     )  # until `Stop` there is nothing to save
     app.define_help_flags()
     flags.parse(sys.argv)  # before TensorFlow's slow import: a typo shows at once
 
-
-@contextlib.contextmanager
-def _stderr_off():
-    """TensorFlow writes about missing GPUs while it is imported, whatever one asks."""
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
-
-
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-with _stderr_off():
+with process.stderr_off():  # which TensorFlow's import fills, whatever one asks
     import numpy as np
     import tensorflow as tf
     import tqdm
@@ -99,41 +84,16 @@ class Run(NamedTuple):
         return len(self.data.train.pixels) // self.config.batch_size
 
 
-class Interrupted(BaseException):
-    """A signal asked the program to stop."""
-
-
-class Stop:
-    """The first SIGINT or SIGTERM: noted in training, which saves; else obeyed at once.
-
-    The second ends the program wherever it is.
-    """
-
-    signal = 0
-    noted = False
-
-    def __init__(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._request)
-
-    def _request(self, number, frame):
-        for either in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(either, signal.SIG_DFL)
-        self.signal = number
-        if not self.noted:
-            raise Interrupted
-
-
 def main(argv) -> int:
     """Exit code 0; 1 for what a user can mend, in one line; 128 + signal if stopped."""
     del argv
     logging.set_verbosity(logging.ERROR)  # TensorFlow narrates its checkpoints
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a path in a narrow locale
-    stop = Stop()
+    stop = process.Stop()
     try:
         run(flags.config(), flags.given(), stop)
-    except Interrupted:
+    except process.Interrupted:
         say("Stopped; what was saved is there, and the same command goes on from it.")
     except (ValueError, OSError, tf.errors.OpError) as error:
         message = " ".join(str(error).split())
@@ -144,9 +104,8 @@ def main(argv) -> int:
             )
         print(f"error: {message}", file=sys.stderr)
         return 1
-    finally:  # all is written: a signal while Python shuts down changes nothing
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+    finally:
+        process.ignore_signals()
     return 128 + stop.signal if stop.signal else 0
 
 
@@ -186,14 +145,6 @@ def run(config: flags.Config, given: set[str], stop) -> None:
             train(job, stop)
         if not stop.signal:
             report(job)
-
-
-def say(text: str) -> None:
-    """Print a line; training goes on when nobody reads (`| head`)."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # --- Setting up -----------------------------------------------------------------------
@@ -361,7 +312,7 @@ def begin(job: Run, done: int | None, recorded, past) -> None:
 # --- Training -------------------------------------------------------------------------
 
 
-def train(job: Run, stop: Stop) -> None:
+def train(job: Run, stop: process.Stop) -> None:
     """Take the steps that are left; when stopped, save and say how to go on."""
     config, per_epoch = job.config, job.steps_per_epoch
     done, total = int(job.state.step), config.epochs * per_epoch

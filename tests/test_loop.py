@@ -529,23 +529,6 @@ def test_a_killed_run_ends_in_the_same_bits(small, tmp_path):
     assert_same_run(killed, straight)
 
 
-def test_signals_are_noted_in_training_and_obeyed_elsewhere():
-    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        stop = loop.Stop()
-        stop.noted = True
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.signal == signal.SIGTERM
-        for number in handlers:  # for the second signal, of whichever kind
-            assert signal.getsignal(number) == signal.SIG_DFL
-        stop = loop.Stop()
-        with pytest.raises(loop.Interrupted):
-            signal.raise_signal(signal.SIGINT)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
 @pytest.mark.usefixtures("unreported")
 def test_a_run_starts_from_the_weights_of_another(trained, tmp_path, capsys):
     """With a rate of almost 0 they stay; all else is new, and the end the same bits."""

@@ -9,8 +9,9 @@ import pytest
 from tests.conftest import ROOT
 
 ORDER = (
-    "rng mnist synthetic batches datasets distributions networks vae hierarchical "
-    "objective adam step evaluate probes checkpoint metrics reports figures"
+    "process rng mnist synthetic batches datasets distributions networks vae "
+    "hierarchical objective adam step evaluate probes checkpoint metrics reports "
+    "figures"
 ).split()
 CORE = sorted((ROOT / "core").glob("*.py"))
 PRODUCT = [ROOT / "loop.py", ROOT / "flags.py", *CORE]

@@ -1,0 +1,74 @@
+"""The process that the program is: its streams, and the signals that end it."""
+
+import contextlib
+import os
+import signal
+import sys
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+# --- Streams --------------------------------------------------------------------------
+
+
+def open_closed_streams() -> None:
+    """Give standard streams that were closed, as by some schedulers, a place."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdout, sys.stderr = sys.stdout or open(1, "w"), sys.stderr or open(2, "w")
+
+
+@contextlib.contextmanager
+def stderr_off():
+    """Nothing is written to standard error, not even by libraries in C++."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+def say(text: str) -> None:
+    """Print a line; the program goes on when nobody reads (`| head`)."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# --- Signals --------------------------------------------------------------------------
+
+
+class Interrupted(BaseException):
+    """A signal asked the program to stop."""
+
+
+class Stop:
+    """The first SIGINT or SIGTERM: noted in training, which saves; else obeyed at once.
+
+    The second ends the program wherever it is.
+    """
+
+    signal = 0
+    noted = False
+
+    def __init__(self):
+        for number in ENDING:
+            signal.signal(number, self._request)
+
+    def _request(self, number, frame):
+        for either in ENDING:
+            signal.signal(either, signal.SIG_DFL)
+        self.signal = number
+        if not self.noted:
+            raise Interrupted
+
+
+def ignore_signals() -> None:
+    """From here on; when all is written, while Python shuts down."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,64 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from core import process
+from tests.conftest import ROOT
+
+
+def python(script, *arguments, by=(), **keywords):
+    """A process that runs this script."""
+    return subprocess.Popen(
+        [*by, sys.executable, "-B", "-c", script, *arguments], cwd=ROOT, **keywords
+    )
+
+
+def test_streams_that_were_closed_are_opened(tmp_path):
+    """Else the first file that is opened would be taken for standard output."""
+    script = """if True:
+        import sys
+        from core import process
+        process.open_closed_streams()
+        with open(sys.argv[1], "w") as file:
+            print("to nobody")
+            print("nor this", file=sys.stderr)
+            file.write(str(file.fileno()))
+    """
+    closed = ("sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-')
+    assert python(script, str(tmp_path / "file"), by=closed).wait() == 0
+    assert int((tmp_path / "file").read_text()) > 2
+
+
+def test_standard_error_is_off_for_a_while(capfd):
+    with process.stderr_off():
+        os.write(2, b"lost")
+    os.write(2, b"kept")
+    assert capfd.readouterr().err == "kept"
+
+
+def test_what_is_said_to_a_reader_that_left_is_no_error():
+    script = "from core.process import say; [say(9999 * 'x') for _ in range(50)]"
+    speaker = python(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    speaker.stdout.close()
+    assert speaker.stderr.read() == b"" and speaker.wait() == 0
+    speaker.stderr.close()
+
+
+def test_signals_are_noted_in_training_and_obeyed_elsewhere():
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        stop = process.Stop()
+        stop.noted = True
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+        for number in handlers:  # for the second signal, of whichever kind
+            assert signal.getsignal(number) == signal.SIG_DFL
+        stop = process.Stop()
+        with pytest.raises(process.Interrupted):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
