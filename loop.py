@@ -21,7 +21,7 @@ from typing import NamedTuple
 from absl import app, logging
 
 import flags
-from core import process
+from core import files, process
 from core.process import say
 
 if __name__ == "__main__":
@@ -115,7 +115,7 @@ def run(config: flags.Config, given: set[str], stop) -> None:
         folder = Path(config.run_dir)
         locked = folder.exists()
         if locked:
-            held.enter_context(checkpoint.lock(folder))
+            held.enter_context(files.lock(folder))
         recorded = checkpoint.read_config(folder)
         refuse(config, recorded)
         past = None
@@ -135,7 +135,7 @@ def run(config: flags.Config, given: set[str], stop) -> None:
         done = restore(job, recorded) if recorded else None
         if config.mode == "train":
             if not locked:
-                held.enter_context(checkpoint.lock(folder))
+                held.enter_context(files.lock(folder))
                 if checkpoint.read_config(folder):
                     raise ValueError(
                         f"{folder}: another process began a run there meanwhile; "

@@ -5,7 +5,6 @@ SHA-256: what lacks it or differs from it was cut short or damaged, and is passe
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -15,38 +14,10 @@ from pathlib import Path
 
 import tensorflow as tf
 
-CONFIG, METRICS, LOCK = "config.json", "metrics.jsonl", ".lock"
+from core import files
+
+CONFIG, METRICS = "config.json", "metrics.jsonl"
 PARTIAL = ("*.json.partial", "metrics.jsonl.partial", "figures/*.partial")
-LONGEST_CONFIG = 2**20  # bytes
-
-
-# --- One process in a run folder ------------------------------------------------------
-
-
-def lock(folder: Path):
-    """Keep other processes out of a run folder until the returned file is closed.
-
-    The system frees the lock of a process that dies, however it dies.
-
-    Raises:
-      ValueError: another process has it; the message names it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = open(folder / LOCK, "a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        owner = file.read(20).strip() or "unknown"
-        file.close()
-        raise ValueError(
-            f"{folder} is in use by process {owner}: wait for it, or choose another "
-            "--run_dir"
-        ) from None
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
 
 
 # --- Weights, moments, step -----------------------------------------------------------
@@ -88,9 +59,9 @@ def save(manager, step: int, keep: int) -> None:
     for path in _parts(folder, step):
         with open(path, "rb") as file:
             os.fsync(file.fileno())
-    digests = {path.name: _sha256(path) for path in _parts(folder, step)}
-    seal = {"files": digests, "metrics": _sha256(folder / METRICS)}
-    write_json(folder / f"ckpt-{step}.json", seal)
+    digests = {path.name: files.sha256(path) for path in _parts(folder, step)}
+    seal = {"files": digests, "metrics": files.sha256(folder / METRICS)}
+    files.write_json(folder / f"ckpt-{step}.json", seal)
     saved = saved_steps(folder)  # those after `step` were passed over as damaged
     kept = [n for n in saved if n <= step and (folder / f"ckpt-{n}.json").exists()]
     for old in set(saved) - set(kept[:keep]):
@@ -181,11 +152,11 @@ def _damage(folder: Path, step: int) -> str | None:
     if not seal.exists():
         return "it was not saved to its end"
     try:
-        digests = read_json(seal)["files"]
+        digests = files.read_json(seal)["files"]
         for name, digest in digests.items():
             if not (folder / name).exists():
                 return f"{name} is missing"
-            if _sha256(folder / name) != digest:
+            if files.sha256(folder / name) != digest:
                 return f"the SHA-256 of {name} is wrong"
         return None if digests else f"{seal.name} is damaged"
     except OSError as error:
@@ -196,18 +167,8 @@ def _damage(folder: Path, step: int) -> str | None:
 
 def metrics_are_as_saved(folder: Path, step: int) -> bool:
     """Whether metrics.jsonl holds just what it held when `step` was saved."""
-    sealed = read_json(folder / f"ckpt-{step}.json").get("metrics")
-    return sealed == _sha256(folder / METRICS)
-
-
-def _sha256(path: Path) -> str:
-    if not path.exists():
-        return ""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    sealed = files.read_json(folder / f"ckpt-{step}.json").get("metrics")
+    return sealed == files.sha256(folder / METRICS)
 
 
 def clean(folder: Path) -> None:
@@ -224,7 +185,7 @@ def clean(folder: Path) -> None:
 
 def write_config(folder: Path, config: dict) -> None:
     """Write config.json with a SHA-256 of itself."""
-    write_json(folder / CONFIG, config | {"sha256": _seal(config)})
+    files.write_json(folder / CONFIG, config | {"sha256": _seal(config)})
 
 
 def read_config(folder: Path) -> dict | None:
@@ -237,7 +198,7 @@ def read_config(folder: Path) -> dict | None:
     if not path.exists() and not saved_steps(folder):
         return None
     try:
-        config = read_json(path)
+        config = files.read_json(path)
         if config.pop("sha256") == _seal(config):
             return config
         reason = "it was changed or damaged"
@@ -251,33 +212,3 @@ def read_config(folder: Path) -> dict | None:
 
 def _seal(config: dict) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Write JSON by `write_whole`."""
-    write_whole(path, json.dumps(value, indent=2).encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; it is on disk when this returns."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
-
-
-def read_json(path: Path):
-    """The value in a small JSON file; ValueError if it is not one."""
-    with open(path, "rb") as file:
-        content = file.read(LONGEST_CONFIG + 1)
-    if len(content) > LONGEST_CONFIG:
-        raise ValueError(f"longer than {LONGEST_CONFIG} bytes")
-    try:
-        return json.loads(content)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow.core.framework.summary_pb2 import SummaryMetadata
 
-from core import checkpoint
+from core import files
 
 LONGEST_LINE = 2**16  # bytes
 
@@ -59,7 +59,7 @@ def keep_until(path: Path, step: int) -> int:
     """Drop the records after `step`, which the run will take again; how many remain."""
     records = [record for record in read(path) if record["step"] <= step]
     lines = "".join(json.dumps(record) + "\n" for record in records)
-    checkpoint.write_whole(path, lines.encode())
+    files.write_whole(path, lines.encode())
     return len(records)
 
 

@@ -1,5 +1,3 @@
-import os
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -131,7 +129,7 @@ def test_only_the_newest_are_kept_and_none_is_saved_twice(tmp_path):
 def test_a_kill_while_saving_leaves_the_one_before(tmp_path, monkeypatch, keep):
     """Even if only one is kept: it goes when the next one is sealed."""
     save(make_state(1), tmp_path, 10, keep)
-    monkeypatch.setattr(checkpoint, "write_json", lambda *a: 1 / 0)
+    monkeypatch.setattr(checkpoint.files, "write_json", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save(make_state(2), tmp_path, 20, keep)
     monkeypatch.undo()
@@ -166,14 +164,6 @@ def test_what_a_killed_process_was_writing_is_cleaned_up(tmp_path):
     checkpoint.clean(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert not list((tmp_path / "figures").iterdir())
-
-
-def test_a_folder_is_locked_until_it_is_let_go(tmp_path):
-    with checkpoint.lock(tmp_path / "run"):
-        with pytest.raises(ValueError, match=f"in use by process {os.getpid()}:"):
-            checkpoint.lock(tmp_path / "run")
-    with checkpoint.lock(tmp_path / "run"):
-        pass
 
 
 CONFIG = {"flags": {"epochs": 3}, "dataset": {}, "versions": {}}

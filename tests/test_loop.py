@@ -17,7 +17,7 @@ from matplotlib.image import imread
 
 import flags
 import loop
-from core import checkpoint, metrics, mnist, objective, step, synthetic
+from core import checkpoint, files, metrics, mnist, objective, step, synthetic
 from tests.conftest import (
     as_arguments,
     program,
@@ -615,7 +615,7 @@ def test_one_compilation_serves_the_whole_training(small, tmp_path):
 
 
 def test_a_folder_in_use_is_refused(trained):
-    with checkpoint.lock(Path(trained["run_dir"])):
+    with files.lock(Path(trained["run_dir"])):
         for mode in ("train", "evaluate", "generate"):
             with pytest.raises(ValueError, match=r"in use by process \d+"):
                 run(trained, mode=mode)
@@ -632,7 +632,7 @@ def test_a_run_that_was_begun_meanwhile_is_left_alone(
         def overtaken(*arguments):
             shutil.copytree(two_epochs, folder)
             if not ended:
-                other.enter_context(checkpoint.lock(folder))
+                other.enter_context(files.lock(folder))
             return prepare(*arguments)
 
         monkeypatch.setattr(loop, "prepare", overtaken)

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT
 
 ORDER = (
-    "process rng mnist synthetic batches datasets distributions networks vae "
+    "process files rng mnist synthetic batches datasets distributions networks vae "
     "hierarchical objective adam step evaluate probes checkpoint metrics reports "
     "figures"
 ).split()
