@@ -8,12 +8,14 @@ from absl import flags
 POSITIVE = {"lower_bound": 1}
 
 
-def _option(default, help, *, choices=None, of_run=False, **bounds):
+def _option(default, help, *, choices=None, of_run=False, of_model=False, **bounds):
     """A field of `Config` and the flag that sets it.
 
-    `of_run` marks what shapes a run's model, data or randomness: a run keeps it.
+    `of_run` marks what shapes a run's data or randomness, `of_model` its model: a run
+    keeps both.
     """
-    metadata = dict(help=help, choices=choices, of_run=of_run, bounds=bounds)
+    metadata = dict(help=help, choices=choices, bounds=bounds, of_model=of_model)
+    metadata["of_run"] = of_run or of_model
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -35,7 +37,8 @@ class Config:
     )
     start_from: str = _option(
         "",
-        "folder of a run of the same model, with whose weights a new run begins",
+        "folder of a run of the same model: a new run begins with its newest weights "
+        "(their average, if it has one), and with nothing else of it",
         of_run=True,
     )
     epochs: int = _option(30, "epochs in total, resumed ones included", **POSITIVE)
@@ -66,29 +69,32 @@ class Config:
         "between image and latents: matrices of --hidden_sizes, or convolutions of "
         "--filters (28x28 to 14x14 to 7x7 and back)",
         choices=["dense", "conv"],
-        of_run=True,
+        of_model=True,
     )
     hidden_sizes: tuple[int, ...] = _option(
-        (512, 256), "widths of the encoder; the decoder mirrors it", of_run=True
+        (512, 256), "widths of the encoder; the decoder mirrors it", of_model=True
     )
     filters: tuple[int, ...] = _option(
-        (32, 64), "of the two convolutions; the decoder mirrors them", of_run=True
+        (32, 64), "of the two convolutions; the decoder mirrors them", of_model=True
     )
-    latent_dim: int = _option(2, "dimensions of z", of_run=True, **POSITIVE)
+    latent_dim: int = _option(2, "dimensions of z", of_model=True, **POSITIVE)
     stochastic_layers: int = _option(
-        1, "layers of latents: 1, or 2", of_run=True, lower_bound=1, upper_bound=2
+        1, "layers of latents: 1, or 2", of_model=True, lower_bound=1, upper_bound=2
     )
     latent_dims: tuple[int, ...] = _option(
-        (100, 50), "of two layers, instead of --latent_dim, lower first", of_run=True
+        (100, 50), "of two layers, instead of --latent_dim, lower first", of_model=True
     )
     upper_hidden_sizes: tuple[int, ...] = _option(
-        (100, 100), "widths between two layers of latents", of_run=True
+        (100, 100), "widths between two layers of latents", of_model=True
     )
     conditional: bool = _option(
-        False, "give the labels to encoder and decoder: p(x|y)", of_run=True
+        False, "give the labels to encoder and decoder: p(x|y)", of_model=True
     )
     activation: str = _option(
-        "relu", "between layers", choices=["relu", "tanh", "gelu", "silu"], of_run=True
+        "relu",
+        "between layers",
+        choices=["relu", "tanh", "gelu", "silu"],
+        of_model=True,
     )
 
     batch_size: int = _option(50, "images in a step", of_run=True, **POSITIVE)
@@ -164,10 +170,7 @@ class Config:
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 SIZES = [name for name, field in FIELDS.items() if type(field.default) is tuple]
 OF_RUN = [name for name, field in FIELDS.items() if field.metadata["of_run"]]
-OF_MODEL = (
-    *("architecture", "hidden_sizes", "filters", "latent_dim", "stochastic_layers"),
-    *("latent_dims", "upper_hidden_sizes", "conditional", "activation"),
-)
+OF_MODEL = [name for name, field in FIELDS.items() if field.metadata["of_model"]]
 
 
 def _define():
@@ -202,11 +205,14 @@ def _define():
         _check(name, lambda beta: 0 <= beta < 1, "a number in [0, 1)")
     for name in ("epsilon", "clip_norm", "beta", "free_bits"):
         _check(name, lambda x: 0 <= x < float("inf"), "a finite number, at least 0")
-    _check(
-        "run_dir",
-        lambda name: name and not set(name) & set("*?[]\\\0"),
-        r"a folder's name, without any of * ? [ ] \ (TensorFlow matches patterns)",
-    )
+    for folder in ("run_dir", "start_from"):
+        _check(
+            folder,
+            lambda name, folder=folder: (
+                (name or folder == "start_from") and not set(name) & set("*?[]\\\0")
+            ),
+            r"a folder's name, without any of * ? [ ] \ (TensorFlow matches patterns)",
+        )
 
 
 def _check(name, is_good, expected):
@@ -284,8 +290,8 @@ def check(config: Config, given: set[str]) -> None:
         "--digit needs a run that was trained with --conditional": (
             config.digit >= 0 and not config.conditional
         ),
-        "--evaluation_split=validation needs validation images: give a "
-        "--validation_size": (
+        "--evaluation_split=validation needs validation images, and "
+        "--validation_size=0 holds out none": (
             config.evaluation_split == "validation" and not config.validation_size
         ),
     }
@@ -323,8 +329,8 @@ def from_record(recorded: dict, run_dir: str) -> Config:
                 raise TypeError(name)
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"{run_dir}: its config.json lacks the flags of a run ({error!r}); choose "
-            "another --run_dir, or put the file back"
+            f"{run_dir}: its config.json lacks the flags of a run ({error!r}): it is "
+            "damaged, or of another version of this program; choose another folder"
         ) from error
     return past
 

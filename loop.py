@@ -94,13 +94,23 @@ def main(argv) -> int:
     try:
         run(flags.config(), flags.given(), stop)
     except process.Interrupted:
-        say("Stopped; what was saved is there, and the same command goes on from it.")
-    except (ValueError, OSError, tf.errors.OpError) as error:
-        message = " ".join(str(error).split())
+        say(
+            "Stopped; what was saved is there, and the same command (with "
+            "--resume=auto) goes on from it."
+        )
+    except (
+        ValueError,
+        OSError,
+        tf.errors.OpError,
+        MemoryError,
+        OverflowError,
+    ) as error:
+        message = " ".join(str(error).split()) or "out of memory"
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             message += (
                 "; what was saved before is intact: make room, or choose a --run_dir "
-                "that can be written, and run the same command again"
+                "that can be written, and run the same command again (with "
+                "--resume=auto)"
             )
         print(f"error: {message}", file=sys.stderr)
         return 1
@@ -117,7 +127,7 @@ def run(config: flags.Config, given: set[str], stop) -> None:
         if locked:
             held.enter_context(files.lock(folder))
         recorded = checkpoint.read_config(folder)
-        refuse(config, recorded)
+        refuse(config)
         past = None
         if recorded:
             past = flags.from_record(recorded["flags"], config.run_dir)
@@ -150,7 +160,7 @@ def run(config: flags.Config, given: set[str], stop) -> None:
 # --- Setting up -----------------------------------------------------------------------
 
 
-def refuse(config: flags.Config, recorded) -> None:
+def refuse(config: flags.Config) -> None:
     """Raise ValueError if what is in the run folder is not what was asked for."""
     folder, training = Path(config.run_dir), config.mode == "train"
     saved = checkpoint.saved_steps(folder)
@@ -173,15 +183,26 @@ def refuse(config: flags.Config, recorded) -> None:
 
 def refuse_other_models(config: flags.Config) -> None:
     """Raise ValueError if --start_from is no run of the model of the other flags."""
-    folder = config.start_from
-    recorded = checkpoint.read_config(Path(folder))
-    if not recorded:
-        raise ValueError(
-            f"--start_from={folder}: expected the folder of a run; train one with "
-            f"python loop.py --run_dir={folder}"
-        )
-    past = flags.from_record(recorded["flags"], folder)
-    flags.refuse_others(flags.OF_MODEL, config, past, folder)
+    folder = Path(config.start_from)
+    with naming_the_start(config):
+        recorded = checkpoint.read_config(folder)
+        if not recorded or not checkpoint.saved_steps(folder):
+            raise ValueError(
+                "expected the folder of a trained run of the same model; train one "
+                "there first, with the same "
+                + " ".join(f"--{name}" for name in flags.OF_MODEL)
+            )
+        past = flags.from_record(recorded["flags"], str(folder))
+        flags.refuse_others(flags.OF_MODEL, config, past, str(folder))
+
+
+@contextlib.contextmanager
+def naming_the_start(config: flags.Config):
+    """What is wrong with --start_from's folder is said to be so."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise ValueError(f"--start_from={config.start_from}: {error}") from error
 
 
 def prepare(config: flags.Config, data: datasets.Data | None) -> Run:
@@ -281,13 +302,9 @@ def restore(job: Run, recorded: dict) -> int | None:
 
 
 def begin(job: Run, done: int | None, recorded, past) -> None:
-    """Make the run's folder ready for the steps after `done`; None begins a run."""
+    """Make the run's folder ready for the steps after `done`; None begins a run, with
+    the weights of --start_from if it is given."""
     folder = job.folder
-    versions = {
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "numpy": np.__version__,
-    }
     checkpoint.clean(folder)
     kept = metrics.keep_until(folder / "metrics.jsonl", done or 0)
     epochs = (done or 0) // job.steps_per_epoch
@@ -295,18 +312,46 @@ def begin(job: Run, done: int | None, recorded, past) -> None:
         say(f"{folder}/metrics.jsonl holds {kept} of the {epochs} epochs' records.")
     elif done and not checkpoint.metrics_are_as_saved(folder, done):
         say(f"{folder}/metrics.jsonl was changed or damaged: its numbers may be wrong.")
-    if done is None and job.config.start_from:
-        started = checkpoint.start_from(Path(job.config.start_from), job.state)
-        say(f"Weights: those of {job.config.start_from} after {started[0]} steps")
-        for note in started[1]:
-            say(note)
-    if done is not None:
-        versions = recorded["versions"]
+    if done is None:
+        versions, start = current_versions(), starting_weights(job, recorded)
+    else:
+        versions, start = recorded["versions"], recorded["start"]
         for change in flags.changes(job.config, past):
             say(f"From here on, {change}.")
     record = {"flags": dataclasses.asdict(job.config), "versions": versions}
-    checkpoint.write_config(folder, record | {"dataset": job.data.record})
+    record |= {"dataset": job.data.record, "start": start}
+    checkpoint.write_config(folder, record)
     checkpoint.save(job.manager, done or 0, job.config.keep_checkpoints)
+
+
+def current_versions() -> dict:
+    """Of what the run's bits depend on."""
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def starting_weights(job: Run, recorded) -> dict:
+    """Load the weights of --start_from; what config.json keeps of it, {} for nothing.
+
+    A run that was killed before its first checkpoint starts again with the same.
+    """
+    folder = job.config.start_from
+    if not folder:
+        return {}
+    with naming_the_start(job.config):
+        step, notes = checkpoint.start_from(Path(folder), job.state)
+        before = recorded["start"]["start_step"] if recorded else step
+        if step != before:
+            raise ValueError(
+                f"this run began with its weights after {before} steps, and it has "
+                f"gone on to {step}: choose another --run_dir"
+            )
+    for note in [*notes, f"Weights: those of {folder} after {step:,} steps"]:
+        say(note)
+    return {"start_from": folder, "start_step": step}
 
 
 # --- Training -------------------------------------------------------------------------
@@ -450,12 +495,13 @@ def blame(job: Run, values, done: int, squares=()) -> str:
         else ("every gradient is finite, but the weights are ruined")
     )
     rate = float(learning_rate_at(job, done - 1))
+    lower = job.config.learning_rate / 10
     saved = checkpoint.saved_steps(job.folder)[0]
     return (
         f"the loss is {values[0]:g} at step {done}, epoch "
         f"{-(-done // job.steps_per_epoch)}, learning rate {rate:g}; {what}. The "
         f"checkpoint of step {saved} is kept; go on from it with: "
-        + command(job, f"--learning_rate={rate / 10:g}")
+        + command(job, f"--learning_rate={lower:g}")
     )
 
 
@@ -582,6 +628,7 @@ def evaluation_record(job: Run, split: datasets.Split):
         "kl_per_dim": one_or_all([kl.tolist() for kl in result.kl_per_dim]),
         **probe(job, result.z_mean, split.labels.numpy()),
     }
+    record |= checkpoint.read_config(job.folder)["start"]
     if config.importance_samples:
         record |= likelihood(job, split)
     return record | {"seconds": time.perf_counter() - start}, result.z_mean
@@ -649,11 +696,16 @@ def prior_samples(job: Run, index: int, labels, styles=None) -> np.ndarray:
     noise = noise if styles is None else tf.gather(noise, styles)
     y = one_hot(job, labels)
     parts = [slice(i, i + 1000) for i in range(0, len(labels), 1000)]  # for the memory
-    logits = [
-        job.generate(job.state.averaged, noise[part], y=None if y is None else y[part])
-        for part in parts
-    ]
-    return pixel_means(tf.concat(logits, axis=0))
+    return np.concatenate(
+        [
+            pixel_means(
+                job.generate(
+                    job.state.averaged, noise[part], y=None if y is None else y[part]
+                )
+            )
+            for part in parts
+        ]
+    )
 
 
 def draw_figures(job: Run, split: datasets.Split, z_mean, history: list[dict]) -> None:

@@ -26,8 +26,10 @@ def update(grad, m, v, t, learning_rate, beta1, beta2, epsilon):
 
 
 def bias_correction(beta: float, t):
-    """1 / (1 - beta^t): by expm1, for the plain form loses four float32 digits at small
-    t; and a factor, for a division of each number takes longer."""
+    """1 / (1 - beta^t), to multiply with, which is faster than to divide each number.
+
+    By expm1: the plain form loses four float32 digits at small t.
+    """
     return -1 / tf.math.expm1(t * math.log(beta)) if beta else tf.ones_like(t)
 
 

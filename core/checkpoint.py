@@ -88,7 +88,7 @@ def restore(manager) -> tuple[int | None, list[str]]:
 
 def start_from(folder: Path, state) -> tuple[int, list[str]]:
     """Load another run's newest weights into `state`, and nothing else of it: the
-    average of its weights where it keeps one. Returns the same as `restore`.
+    average of its weights where it keeps one. Returns its step, and notes as `restore`.
 
     Raises:
       ValueError: there are none that can be used, or they are of another model.
@@ -99,10 +99,12 @@ def start_from(folder: Path, state) -> tuple[int, list[str]]:
     path = f"{folder}/ckpt-{step}"
     with _refusing_others(folder, step):
         names = tf.train.load_checkpoint(path).get_variable_to_shape_map()
-        averaged = any(name.startswith("ema/") for name in names)
+        source = "ema" if any(name.startswith("ema/") for name in names) else "params"
+        there = sum(name.startswith(f"{source}/") for name in names)
+        if there != len(tf.nest.flatten(state.params)):
+            raise LookupError(f"it has {there} variables")
         for weights in filter(None, (state.params, state.ema)):
-            parts = {"ema" if averaged else "params": weights}
-            status = tf.train.Checkpoint(**parts).restore(path)
+            status = tf.train.Checkpoint(**{source: weights}).restore(path)
             status.assert_existing_objects_matched().expect_partial()
     return step, skipped
 
@@ -118,7 +120,7 @@ def _newest(folder: Path) -> tuple[int | None, list[str]]:
     if skipped and saved_steps(folder) != [0]:
         raise ValueError(
             f"no checkpoint can be used. {' '.join(skipped)} Put one back, or choose "
-            "another --run_dir"
+            "another folder"
         )
     return None, skipped
 
@@ -132,7 +134,7 @@ def _refusing_others(folder: Path, step: int):
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
             f"{folder}/ckpt-{step} cannot be restored ({reason}): it is of another "
-            "model; choose another --run_dir"
+            "model; choose another folder"
         ) from error
 
 
@@ -206,7 +208,7 @@ def read_config(folder: Path) -> dict | None:
         reason = f"it cannot be read ({error})"
     raise ValueError(
         f"{path}: expected the config of the run, but {reason}; put the file back, or "
-        "choose another --run_dir"
+        "choose another folder"
     )
 
 

@@ -7,7 +7,11 @@ import tensorflow as tf
 
 from core import batches, mnist, synthetic
 
-INDEX = {"validation": 0, "test": 1, "train": 2}  # indices of the EVALUATE stream
+INDEX = {
+    "validation": 0,
+    "test": 1,
+    "train": 2,
+}  # of the streams EVALUATE and LIKELIHOOD
 
 
 class Split(NamedTuple):

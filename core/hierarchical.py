@@ -37,7 +37,7 @@ def init(
 
 
 def infer(params, x, noise, activation, y=None) -> Inference:
-    """x [B, 784], noise [K, B, D1 + D2] ~ N(0, 1), z_1's part first."""
+    """x [B, 784], noise [K, B or 1, D1 + D2] ~ N(0, 1), z_1's part first."""
     q_1 = _halves(networks.encode(params["encoder"], x, activation, y))
     noise_1, noise_2 = _by_layer(noise, q_1[0].shape[-1])
     z_1 = distributions.gaussian_sample(*q_1, noise_1)

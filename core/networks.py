@@ -3,7 +3,7 @@
 Parameters are nested dicts of `tf.Variable`s; their keys are the checkpoint's format,
 and joined by "/" they are the names that error messages use. The networks between the
 image and its latents are dense, or convolutional where they have a layer "conv_0".
-Labels y [B, 10], if any, stand beside what enters a network's first dense layer.
+Labels y [B, 10], if any, are put beside the input of a network's first dense layer.
 """
 
 import itertools

@@ -69,6 +69,6 @@ class Stop:
 
 
 def ignore_signals() -> None:
-    """From here on; when all is written, while Python shuts down."""
+    """All is written: a signal while Python shuts down changes nothing."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)

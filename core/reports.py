@@ -74,7 +74,13 @@ def summary(record: dict, latent_dims, about_data="", seconds=0.0) -> str:
         f"{record['linear_accuracy']:.1%} linearly"
         + (" (z was inferred with the label)" if given else ""),
         "Trained": f"{record['epoch']} epochs, {record['step']:,} steps, "
-        f"{seconds:.1f} s",
+        f"{seconds:.1f} s"
+        + (
+            f", from the weights of {record['start_from']} after "
+            f"{record['start_step']:,} steps"
+            if "start_from" in record
+            else ""
+        ),
         "Evaluated": f"in {record['seconds']:.1f} s",
     }
     return "\n".join(f"{name:<13} {text}" for name, text in lines.items())

@@ -24,7 +24,7 @@ class Stream(enum.IntEnum):
     EVALUATE = 4  # index: what is drawn, for which split
     SAMPLE = 5  # index: the figure or the file
     SYNTHETIC = 6  # index: which property of the built-in digits
-    LIKELIHOOD = 7  # index: the split; folded with the images' and samples' numbers
+    LIKELIHOOD = 7  # index: the split; folded with the numbers of tile and block
 
 
 def key(seed, stream: Stream, index) -> tf.Tensor:

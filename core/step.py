@@ -88,8 +88,8 @@ def make_train_step(
         norm = tf.sqrt(tf.reduce_sum(squares))
         if clip_norm:
             grads = adam.clip(grads, norm, clip_norm)
-        # The norm needs every gradient. As part of the rate it holds the assignments
-        # back until nothing needs the old weights, which XLA would copy at each step.
+        # 0 * norm changes no number, but makes every assignment wait for all gradients:
+        # XLA then updates the weights in place, and else copies them at each step.
         learning_rate = learning_rate_at(state.step) + 0 * norm
         adam.apply(state, grads, learning_rate, beta1, beta2, epsilon, ema_decay)
         return tf.stack([*losses, norm]), squares

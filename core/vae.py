@@ -73,9 +73,10 @@ def init_networks(keys, hidden_sizes, latent_dim, mean_pixel, dtype, classes, fi
 
 
 def infer(params, x, noise, activation, y=None) -> Inference:
-    """Encode x [B, 784], sample z with noise [K, B, D] ~ N(0, 1), decode.
+    """Encode x [B, 784], sample z with noise ~ N(0, 1), decode.
 
-    The encoder's one output matrix gives z_mean and z_log_var side by side.
+    The noise is [K, B, D], or [K, 1, D] for all images alike. The encoder's one output
+    matrix gives z_mean and z_log_var side by side.
     """
     z_mean, z_log_var = tf.split(
         networks.encode(params["encoder"], x, activation, y), 2, axis=-1

@@ -28,7 +28,11 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"[" * 99999, "nested"), (b" " * 2**20 + b"1", "longer than"), (b"{", "Expecting")],
+    [
+        (b"[" * 99999, "nested"),
+        (b" " * 2**20 + b"1", "longer than"),
+        (b"{", "Expecting"),
+    ],
 )
 def test_no_json_file_is_more_than_a_value_error(tmp_path, content, reason):
     (tmp_path / "a.json").write_bytes(content)

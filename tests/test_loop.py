@@ -539,6 +539,8 @@ def test_a_run_starts_from_the_weights_of_another(trained, tmp_path, capsys):
     assert f"Weights: those of {other} after 30 steps" in capsys.readouterr().out
     run(settings)
     assert "Weights: those" not in capsys.readouterr().out
+    start = {"start_from": str(other), "start_step": 30}
+    assert checkpoint.read_config(folder)["start"] == start
     found, before = newest_checkpoint(folder), newest_checkpoint(other)
     for name in found:
         same = np.allclose(found[name], before[name], atol=1e-9)
@@ -546,6 +548,27 @@ def test_a_run_starts_from_the_weights_of_another(trained, tmp_path, capsys):
     assert [record["step"] for record in timeless(folder)] == [15, 30]
     with pytest.raises(ValueError, match="--start_from"):
         run(settings | {"start_from": ""})
+
+
+def test_where_a_run_started_is_part_of_its_evaluations(trained, tmp_path, capsys):
+    folder = tmp_path / "new"
+    run(trained | {"run_dir": str(folder), "start_from": trained["run_dir"]}, epochs=1)
+    (record,) = metrics.read(folder / "evaluations.jsonl")
+    assert record["start_from"] == trained["run_dir"] and record["start_step"] == 30
+    assert "from the weights of" in capsys.readouterr().out
+
+
+def test_a_run_that_was_killed_at_once_starts_with_the_same_weights(trained, tmp_path):
+    """Or not at all, if the other run has gone on meanwhile."""
+    settings = trained | {"run_dir": str(tmp_path / "new")}
+    settings |= {"start_from": trained["run_dir"]}
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(checkpoint, "save", lambda *a: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(settings)
+    run(trained, epochs=3)
+    with pytest.raises(ValueError, match="after 30 steps, and it has gone on to 45"):
+        run(settings)
 
 
 def test_a_run_starts_from_no_other_model_and_no_empty_folder(trained, tmp_path):
@@ -556,7 +579,7 @@ def test_a_run_starts_from_no_other_model_and_no_empty_folder(trained, tmp_path)
             {"activation": "tanh"},
             "--activation .the run: relu, now",
         ),
-        ("nowhere", {}, "nowhere: expected the folder of a run; train one"),
+        ("nowhere", {}, "--start_from=nowhere: expected the folder of a trained run"),
     ):
         with pytest.raises(ValueError, match=message):
             run(settings | {"start_from": start} | changes)
