@@ -346,8 +346,8 @@ def starting_weights(job: Run, recorded) -> dict:
         before = recorded["start"]["start_step"] if recorded else step
         if step != before:
             raise ValueError(
-                f"this run began with its weights after {before} steps, and it has "
-                f"gone on to {step}: choose another --run_dir"
+                f"this run began with its weights after {before} steps, and its newest "
+                f"are now those after {step}: choose another --run_dir"
             )
     for note in [*notes, f"Weights: those of {folder} after {step:,} steps"]:
         say(note)
