@@ -269,9 +269,6 @@ def check(config: Config, given: set[str]) -> None:
         "--estimator=dreg is of --objective=iwae: for the elbo, use stl": (
             not iwae and estimator == "dreg"
         ),
-        "--estimator=stl and dreg are derived for one layer of latents": (
-            two and estimator != "standard"
-        ),
         "--estimator=dreg is derived for the unweighted bound: leave out "
         "--warmup_epochs": config.warmup_epochs and estimator == "dreg",
         "--objective=iwae bounds log p(x) for --beta=1 alone": (

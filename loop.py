@@ -451,9 +451,6 @@ def learning_rate_at(job: Run, step):
 def make_gradients(job: Run):
     """gradients(params, x, noise, y, at step) -> `Losses`, gradients."""
     config = job.config
-    compute = step.loss_and_gradients
-    if config.estimator == "dreg":
-        compute = step.loss_and_doubly_reparameterized_gradients
 
     def gradients(params, x, noise, y, at):
         losses = partial(
@@ -465,7 +462,9 @@ def make_gradients(job: Run):
             ),
             free_bits=config.free_bits,
         )
-        return compute(job.infer, losses, params, x, noise, y)
+        return step.loss_and_gradients(
+            job.infer, losses, params, x, noise, y, config.estimator
+        )
 
     return gradients
 

@@ -33,16 +33,11 @@ def log_prior(inference):
     )
 
 
-def log_posterior(inference, stop_gradient=False):
-    """log q(z|x) in nats, [K, B]: summed over dimensions and layers.
-
-    With `stop_gradient` it has a gradient by z alone, none by the posterior's own mean
-    and variance, as sticking the landing and the doubly reparameterized gradient ask.
-    """
-    stop = tf.stop_gradient if stop_gradient else tf.identity
+def log_posterior(inference):
+    """log q(z|x) in nats, [K, B]: summed over dimensions and layers."""
     return _sum(
         distributions.gaussian_log_prob(
-            latent.z, stop(latent.posterior_mean), stop(latent.posterior_log_var)
+            latent.z, latent.posterior_mean, latent.posterior_log_var
         )
         for latent in inference.latents
     )
@@ -53,13 +48,13 @@ def _sum(layers):
     return tf.add_n([tf.reduce_sum(layer, axis=-1) for layer in layers])
 
 
-def log_importance_weights(inference, x, kl_weight=1.0, stop_gradient=False):
+def log_importance_weights(inference, x, kl_weight=1.0):
     """log w = log p(x|z) + kl_weight (log p(z) - log q(z|x)) in nats, [K, B].
 
     Burda et al. (arXiv 1509.00519), equation (7), with kl_weight = 1: its mean over K
     is the ELBO's estimate, its log-mean-exp that of the bound L_K.
     """
-    log_ratio = log_prior(inference) - log_posterior(inference, stop_gradient)
+    log_ratio = log_prior(inference) - log_posterior(inference)
     return log_likelihood(inference, x) + kl_weight * log_ratio
 
 
@@ -113,11 +108,10 @@ def losses(
     * elbo: distortion + kl_weight * rate, Kingma and Welling (arXiv 1312.6114),
       equation (10). With `free_bits`, no dimension's batch mean of the KL counts for
       less: Kingma et al. (arXiv 1606.04934), appendix C.8.
-    * elbo with the estimator stl, "sticking the landing", Roeder et al. (arXiv
-      1703.09194): minus the mean of log w, whose q has no gradient of its own.
+    * elbo with the estimator stl, which needs the KL by samples: minus the mean of
+      log w. See `step.loss_and_gradients`.
     * iwae: minus the log-mean-exp of w over the samples, Burda et al. (arXiv
-      1509.00519), equation (8). With the estimator dreg its gradient by z is not yet
-      that by the encoder: see `step.loss_and_doubly_reparameterized_gradients`.
+      1509.00519), equation (8), whatever the estimator.
 
     The means over samples and over the batch are taken once, here, last.
     """
@@ -126,7 +120,7 @@ def losses(
     if objective == "elbo" and estimator == "standard":
         floored = floor(kl_per_dim(inference), free_bits) if free_bits else rate
         return Losses(distortion + kl_weight * floored, distortion, rate)
-    log_w = log_importance_weights(inference, x, kl_weight, estimator != "standard")
+    log_w = log_importance_weights(inference, x, kl_weight)
     bound = distributions.log_mean_exp(log_w) if objective == "iwae" else log_w
     return Losses(-tf.reduce_mean(bound), distortion, rate)
 

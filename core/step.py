@@ -43,33 +43,37 @@ def init_state(params, ema=False) -> TrainState:
     )
 
 
-def loss_and_gradients(infer, losses, params, x, noise, y=None):
+def loss_and_gradients(infer, losses, params, x, noise, y=None, estimator="standard"):
     """(`Losses`, gradients in the order of `tf.nest.flatten(params)`).
 
     `infer(params, x, noise, y=y)` is a model's forward pass, x [B, 784], noise
-    [K, B, D], and `losses(inference, x)` an objective.
+    [K, B, D], and `losses(inference, x)` an objective. The decoders' gradient is the
+    tape's. So is the encoders' by the standard estimator; the others let through what
+    comes by the samples z alone, and leave out how log q depends on the encoder
+    directly, which is 0 in the mean:
+
+    * stl, "sticking the landing", for the ELBO: Roeder et al. (arXiv 1703.09194).
+    * dreg, doubly reparameterized, for the IWAE bound: Tucker et al. (arXiv
+      1810.04152), equation (8). There sample k has the weight w_k / sum_k w_k once by
+      the bound, and once more because of what was left out.
+
+    With two layers (Bauer and Mnih, arXiv 2101.11046, section 4) z_1 and z_2 are one
+    sample of q(z_1, z_2|x): z_2 and log q(z_2|z_1) still depend on z_1.
     """
-    with tf.GradientTape() as tape:
-        terms = losses(infer(params, x, noise, y=y), x)
-    return terms, tape.gradient(terms.loss, tf.nest.flatten(params))
-
-
-def loss_and_doubly_reparameterized_gradients(infer, losses, params, x, noise, y=None):
-    """The same for the IWAE bound of a one-layer model: Tucker et al., equation (8).
-
-    arXiv 1810.04152. The decoder's gradient is the usual one, with weights w_k that are
-    normalized over the samples; the encoder gets what comes through z_k alone, and that
-    times the same weight once more: w_k^2 in all.
-    """
-    with tf.GradientTape(persistent=True) as tape:
+    with tf.GradientTape(persistent=estimator != "standard") as tape:
         inference = infer(params, x, noise, y=y)
         terms = losses(inference, x)
-    (latent,) = inference.latents
-    decoder, encoder = params["decoder"], params["encoder"]
-    by_decoder, by_z = tape.gradient(terms.loss, [decoder, latent.z])
-    by_z *= objective.normalized_weights(inference, x)[..., None]
-    by_encoder = tape.gradient(latent.z, encoder, output_gradients=by_z)
-    return terms, tf.nest.flatten({"decoder": by_decoder, "encoder": by_encoder})
+    if estimator == "standard":
+        return terms, tape.gradient(terms.loss, tf.nest.flatten(params))
+    samples = [latent.z for latent in inference.latents]
+    grads, by_samples = tape.gradient(terms.loss, (params, samples))
+    weights = 1.0
+    if estimator == "dreg":
+        weights = objective.normalized_weights(inference, x)[..., None]
+    names = ("encoder", "upper_encoder")[: len(samples)]
+    for name, z, by_z in zip(names, samples, by_samples, strict=True):
+        grads[name] = tape.gradient(z, params[name], output_gradients=weights * by_z)
+    return terms, tf.nest.flatten(grads)
 
 
 def make_train_step(

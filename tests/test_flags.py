@@ -138,8 +138,6 @@ CONTRADICTIONS = {
     "--architecture=conv --jit": "runs without XLA",
     "--objective=iwae --estimator=stl": "biased for the IWAE bound: use dreg",
     "--estimator=dreg": "for the elbo, use stl",
-    "--objective=iwae --estimator=dreg --stochastic_layers=2": "for one layer",
-    "--estimator=stl --stochastic_layers=2": "for one layer",
     "--objective=iwae --estimator=dreg --warmup_epochs=2": "the unweighted bound",
     "--objective=iwae --estimator=dreg --beta=2": "for --beta=1 alone",
     "--objective=iwae --beta=2": "for --beta=1 alone",

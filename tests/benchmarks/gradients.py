@@ -36,8 +36,6 @@ def load(run_dir: str, data_dir: str | None):
     now = flags.Config(mode="evaluate", run_dir=run_dir, data_dir=data_dir or "")
     given = {"mode", "run_dir"} | ({"data_dir"} if data_dir else set())
     config = flags.settle(now, given, past)
-    if config.stochastic_layers == 2:
-        raise ValueError(f"{run_dir}: expected a run with one layer of latents")
     job = loop.prepare(config, loop.load_data(config, recorded))
     loop.restore(job, recorded)
     return job
@@ -47,16 +45,16 @@ def signal_to_noise(job, batch, samples: int, draws: int, settings) -> np.ndarra
     """The ratio of each variable [V], in the order of `tf.nest.flatten`."""
     x, y = job.to_batch(*batch)
     losses = partial(objective.losses, **settings)
-    compute = step.loss_and_gradients
-    if settings["estimator"] == "dreg":
-        compute = step.loss_and_doubly_reparameterized_gradients
     params = job.state.averaged
     shape = [samples, len(x), sum(job.config.latents)]
     key = rng.key(job.config.seed, rng.Stream.SAMPLE, samples)
 
     @tf.function(jit_compile=True)
     def draw(noise):
-        return compute(job.infer, losses, params, x, noise, y)[1]
+        _, grads = step.loss_and_gradients(
+            job.infer, losses, params, x, noise, y, settings["estimator"]
+        )
+        return grads
 
     totals = [np.zeros([2, *v.shape]) for v in tf.nest.flatten(params)]
     for i in range(draws):
