@@ -142,6 +142,11 @@ class Config:
         0, "for -log p(x) of each evaluated image, such as 5000; 0 for none",
         lower_bound=0,
     )  # fmt: skip
+    bfloat16: bool = _option(
+        False,
+        "multiply the matrices of -log p(x) in bfloat16: faster on a processor with "
+        "AVX512_BF16 or AMX; moves the result by less than 0.02 nats",
+    )
     evaluation_images: int = _option(
         0, "evaluate the first so many only; 0 for all", lower_bound=0
     )
@@ -282,6 +287,7 @@ def check(config: Config, given: set[str]) -> None:
         "--objective=iwae and --importance_samples": (
             grey and (iwae or config.importance_samples)
         ),
+        "--bfloat16 is of dense networks: leave it out": conv and config.bfloat16,
         "--digit is of --mode=generate": config.digit >= 0
         and config.mode != "generate",
         "--digit needs a run that was trained with --conditional": (
@@ -312,11 +318,15 @@ def config() -> Config:
 def from_record(recorded: dict, run_dir: str) -> Config:
     """The `Config` that `dataclasses.asdict` made a record of, back from JSON.
 
+    A flag that is younger than the run has its default there: what was done before.
+
     Raises:
-      ValueError: it is no such record.
+      ValueError: it is no such record, or of a later version.
     """
     try:
-        values = {name: recorded[name] for name in FIELDS}
+        if unknown := sorted(set(recorded) - set(FIELDS)):
+            raise KeyError(*unknown)
+        values = {name: recorded.get(name, FIELDS[name].default) for name in FIELDS}
         past = Config(**values | {name: tuple(values[name]) for name in SIZES})
         for name, field in FIELDS.items():
             if type(getattr(past, name)) is not type(field.default):
@@ -326,8 +336,9 @@ def from_record(recorded: dict, run_dir: str) -> Config:
                 raise TypeError(name)
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"{run_dir}: its config.json lacks the flags of a run ({error!r}): it is "
-            "damaged, or of another version of this program; choose another folder"
+            f"{run_dir}: expected the flags of a run in its config.json, got "
+            f"{error!r}: it is damaged, or of a later version of this program; choose "
+            "another folder"
         ) from error
     return past
 

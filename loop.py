@@ -315,7 +315,7 @@ def begin(job: Run, done: int | None, recorded, past) -> None:
     if done is None:
         versions, start = current_versions(), starting_weights(job, recorded)
     else:
-        versions, start = recorded["versions"], recorded["start"]
+        versions, start = recorded["versions"], recorded.get("start", {})
         for change in flags.changes(job.config, past):
             say(f"From here on, {change}.")
     record = {"flags": dataclasses.asdict(job.config), "versions": versions}
@@ -627,7 +627,7 @@ def evaluation_record(job: Run, split: datasets.Split):
         "kl_per_dim": one_or_all([kl.tolist() for kl in result.kl_per_dim]),
         **probe(job, result.z_mean, split.labels.numpy()),
     }
-    record |= checkpoint.read_config(job.folder)["start"]
+    record |= checkpoint.read_config(job.folder).get("start", {})
     if config.importance_samples:
         record |= likelihood(job, split)
     return record | {"seconds": time.perf_counter() - start}, result.z_mean
@@ -654,7 +654,7 @@ def likelihood(job: Run, split: datasets.Split) -> dict:
     config = job.config
     log_marginal = evaluate.make_log_marginal(
         *(job.infer, job.state.averaged, job.to_batch, config.seed, config.latents),
-        config.xla,
+        *(config.xla, config.bfloat16),
     )
     terminal = sys.stderr.isatty()
     with tqdm.tqdm(
@@ -670,6 +670,7 @@ def likelihood(job: Run, split: datasets.Split) -> dict:
         "nll": -float(np.mean(log_p)),
         "nll_standard_error": float(np.std(log_p) / math.sqrt(len(log_p))),
         "importance_samples": config.importance_samples,
+        "bfloat16": config.bfloat16,
     }
 
 

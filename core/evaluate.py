@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from core import objective, rng
+from core import networks, objective, rng
 
 CHUNK = 1000  # samples of z at a time: bounds the memory
 TILE, BLOCK = 20, 100  # images and samples that the likelihood's compiled loop sees
@@ -109,7 +109,9 @@ def make_encode(infer, params, to_batch, latent_dims):
     return encode
 
 
-def make_log_marginal(infer, params, to_batch, seed: int, latent_dims, jit: bool):
+def make_log_marginal(
+    infer, params, to_batch, seed: int, latent_dims, jit: bool, bfloat16=False
+):
     """log_marginal(pixels, labels, index, num_samples, progress) -> log p(x) [N].
 
     Importance sampling with the posterior as proposal: log p(x) is at least, and as
@@ -119,7 +121,11 @@ def make_log_marginal(infer, params, to_batch, seed: int, latent_dims, jit: bool
     images of a tile share their noise: each estimate is as good as with noise of its
     own, at a twentieth of the cost of drawing. Only the mean over images gains a little
     variance, which vanishes as `num_samples` grows.
+
+    `jit` compiles it with XLA; but of a dense model in `bfloat16`, whose products are
+    slow there, only what comes after the networks.
     """
+    params = networks.in_bfloat16(params) if bfloat16 else params
     draw_shape = [BLOCK, 1, sum(latent_dims)]
     at_once = BLOCK if jit else UNFUSED
 
@@ -131,11 +137,15 @@ def make_log_marginal(infer, params, to_batch, seed: int, latent_dims, jit: bool
             fn_output_signature=tf.float32,
         )
 
+    weigh = tf.function(
+        objective.log_importance_weights, jit_compile=jit, autograph=False
+    )
+
     @tf.autograph.experimental.do_not_convert
     def log_weights(x, y, noise):
-        return objective.log_importance_weights(infer(params, x, noise, y=y), x)
+        return weigh(infer(params, x, noise, y=y), x)
 
-    @tf.function(jit_compile=jit)
+    @tf.function(jit_compile=jit and not bfloat16)
     def add_blocks(log_sum, pixels, labels, noise, missing):
         """Add the weights of all samples but the last `missing` to exp(log_sum) [B]."""
         x, y = to_batch(pixels, labels)

@@ -52,8 +52,9 @@ def _init(key, name, shape, fans, outputs, bias, dtype):
 
 
 def dense(layer, x):
-    """x [N, inputs] -> x w + b [N, outputs]."""
-    return x @ layer["w"] + layer["b"]
+    """x [N, inputs] -> x w + b [N, outputs], in b's type; the product is in w's."""
+    w, b = layer["w"], layer["b"]
+    return tf.cast(tf.cast(x, w.dtype) @ w, b.dtype) + b
 
 
 def conv(layer, x):
@@ -167,6 +168,15 @@ def decode(layers, z, activation, y=None):
         image = activation(conv_transpose(layers[layer], image, 2))
     image = conv_transpose(layers["output"], image, 1)
     return _unrolled(tf.reshape(image, [-1, PIXELS]), z)
+
+
+def in_bfloat16(params):
+    """A copy whose matrices are rounded to 8 significant bits: `dense` then multiplies
+    in bfloat16, which processors with AVX512_BF16 or AMX do twice as fast or faster."""
+    return tf.nest.map_structure(
+        lambda p: tf.cast(p, tf.bfloat16) if p.shape.rank == 2 else tf.identity(p),
+        params,
+    )
 
 
 def named_variables(params, prefix=""):

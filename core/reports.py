@@ -62,7 +62,8 @@ def summary(record: dict, latent_dims, about_data="", seconds=0.0) -> str:
     if "nll" in record:
         lines[f"-log p(x{'|y' if given else ''})"] = (
             f"{record['nll']:.2f} +- {record['nll_standard_error']:.2f} "
-            f"({record['importance_samples']:,} importance samples)"
+            f"({record['importance_samples']:,} importance samples"
+            + (", products in bfloat16)" if record["bfloat16"] else ")")
         )
     for i, kl_per_dim in enumerate(kls, start=1):
         texts = [f"{kl:.2f}" for kl in kl_per_dim]

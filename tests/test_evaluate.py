@@ -146,6 +146,19 @@ def test_blocks_and_xla_do_not_change_log_p(model, monkeypatch):
     np.testing.assert_array_equal(log_marginal_with(model, 730, count=17), whole[:17])
 
 
+@pytest.mark.parametrize("jit", [False, True])
+def test_bfloat16_rounds_log_p_but_hardly_moves_its_mean(model, jit):
+    params, pixels, labels, to_batch = model
+    exact, rounded = (
+        evaluate.make_log_marginal(
+            INFER, params, to_batch, 0, (3,), jit, bfloat16=bfloat16
+        )(pixels, labels, 1, 500, lambda n: None)
+        for bfloat16 in (False, True)
+    )
+    assert abs(np.mean(rounded - exact)) < 0.02
+    assert 0.0005 < np.std(rounded - exact) < 0.1
+
+
 def infer_known(params, x, noise, y=None):
     """p(z) = N(0, 1), Bernoulli logits of w z; and a posterior that is not the true."""
     mean = 0.3 * tf.reduce_sum(x[:, :2], axis=1, keepdims=True) - 0.2

@@ -142,6 +142,7 @@ CONTRADICTIONS = {
     "--objective=iwae --estimator=dreg --beta=2": "for --beta=1 alone",
     "--objective=iwae --beta=2": "for --beta=1 alone",
     "--objective=iwae --free_bits=0.1": "a floor under the analytic KL",
+    "--bfloat16 --architecture=conv": "of dense networks",
     "--estimator=stl --free_bits=0.1": "a floor under the analytic KL",
     "--binarization=none --objective=iwae": "have no likelihood",
     "--binarization=none --importance_samples=9": "have no likelihood",
@@ -219,10 +220,16 @@ def test_generate_may_have_a_seed_of_its_own():
     assert flags.settle(now, {"mode", "seed"}, PAST).seed == 8
 
 
-def test_a_record_without_flags_is_refused():
+def test_a_record_of_an_earlier_version_has_defaults_for_its_younger_flags():
     assert flags.from_record(RECORDED, "run") == PAST
-    with pytest.raises(ValueError, match="run: its config.json lacks the flags"):
-        flags.from_record({"epochs": 3}, "run")
+    older = {name: value for name, value in RECORDED.items() if name != "bfloat16"}
+    assert flags.from_record(older, "run") == PAST
+
+
+@pytest.mark.parametrize("change", [{"a_later_flag": 1}, {"epochs": "3"}])
+def test_a_record_of_something_else_is_refused(change):
+    with pytest.raises(ValueError, match="run: expected the flags of a run .*version"):
+        flags.from_record(RECORDED | change, "run")
 
 
 def test_changes_of_the_numbers_are_listed():

@@ -357,14 +357,15 @@ def test_evaluation_takes_a_split_a_subset_and_samples(small, capsys):
     short = {"run_dir": small["run_dir"], "mode": "evaluate"}
     run(short, importance_samples=200)
     run(short, importance_samples=200, evaluation_images=20)
-    run(short, importance_samples=1, evaluation_split="validation")
+    run(short, importance_samples=1, evaluation_split="validation", bfloat16=True)
     _, whole, part, validation = metrics.read(
         Path(small["run_dir"]) / "evaluations.jsonl"
     )
-    likelihood = ["nll", "nll_standard_error", "importance_samples", "seconds"]
-    assert list(whole) == EVALUATION[:-1] + likelihood
+    likelihood = ["nll", "nll_standard_error", "importance_samples", "bfloat16"]
+    assert list(whole) == [*EVALUATION[:-1], *likelihood, "seconds"]
     assert [r["images"] for r in (whole, part, validation)] == [60, 20, 30]
     assert [r["split"] for r in (whole, validation)] == ["test", "validation"]
+    assert [r["bfloat16"] for r in (whole, validation)] == [False, True]
     assert len(whole["kl_per_dim"]) == 5
     assert sum(whole["kl_per_dim"]) == pytest.approx(whole["rate"])
     assert whole["nll"] < whole["negative_elbo"] - 0.05

@@ -42,7 +42,8 @@ def test_an_epoch_is_one_line_of_sums():
 
 
 def test_a_summary_states_bound_estimate_and_units():
-    likelihood = {"nll": 91.2, "nll_standard_error": 0.228, "importance_samples": 5000}
+    likelihood = {"nll": 91.2, "nll_standard_error": 0.228}
+    likelihood |= {"importance_samples": 5000, "bfloat16": False}
     assert reports.summary(EVALUATION | likelihood, (12,), seconds=12.34) == (
         "Data set      mnist, 10,000 test images\n"
         "Binarization  dynamic, seed 7\n"
@@ -79,5 +80,7 @@ def test_a_summary_says_what_the_numbers_are_of(changes, dims, expected):
 
 def test_a_conditional_likelihood_is_said_to_be_one():
     record = EVALUATION | {"given_labels": True, "nll": 1.0, "nll_standard_error": 0.1}
-    text = reports.summary(record | {"importance_samples": 10}, (50,))
-    assert "-log p(x|y)   1.00 +- 0.10 (10 importance samples)" in text
+    record |= {"importance_samples": 10, "bfloat16": True}
+    text = reports.summary(record, (50,))
+    expected = "1.00 +- 0.10 (10 importance samples, products in bfloat16)"
+    assert f"-log p(x|y)   {expected}" in text

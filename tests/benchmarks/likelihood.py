@@ -26,7 +26,12 @@ def main():
             "samples": samples,
         }
         systems = {
-            OURS: ("likelihood", "this_project", settings),
+            OURS: ("likelihood", "this_project", settings | {"bfloat16": False}),
+            "with --bfloat16": (
+                "likelihood",
+                "this_project",
+                settings | {"bfloat16": True},
+            ),
             "a call for each sample": ("likelihood", "call_for_each_sample", settings),
         }
         sizes = arguments.hidden_sizes, arguments.latent_dim
@@ -53,7 +58,7 @@ def prepare(images: int, **settings):
     return job, *(part[:images] for part in job.held_out("test"))
 
 
-def this_project(turns, samples, **settings):
+def this_project(turns, samples, bfloat16, **settings):
     """A worker: the program's estimate."""
     from core import datasets, evaluate
 
@@ -61,7 +66,7 @@ def this_project(turns, samples, **settings):
     config = job.config
     log_marginal = evaluate.make_log_marginal(
         *(job.infer, job.state.averaged, job.to_batch, config.seed, config.latents),
-        config.xla,
+        *(config.xla, bfloat16),
     )
 
     def estimate():
