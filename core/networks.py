@@ -172,7 +172,7 @@ def decode(layers, z, activation, y=None):
 
 def in_bfloat16(params):
     """A copy whose matrices are rounded to 8 significant bits: `dense` then multiplies
-    in bfloat16, which processors with AVX512_BF16 or AMX do twice as fast or faster."""
+    in bfloat16, which a processor with AVX512_BF16 does nearly twice as fast."""
     return tf.nest.map_structure(
         lambda p: tf.cast(p, tf.bfloat16) if p.shape.rank == 2 else tf.identity(p),
         params,

@@ -143,6 +143,7 @@ CONTRADICTIONS = {
     "--objective=iwae --beta=2": "for --beta=1 alone",
     "--objective=iwae --free_bits=0.1": "a floor under the analytic KL",
     "--bfloat16 --architecture=conv": "of dense networks",
+    "--bfloat16": "give --importance_samples",
     "--estimator=stl --free_bits=0.1": "a floor under the analytic KL",
     "--binarization=none --objective=iwae": "have no likelihood",
     "--binarization=none --importance_samples=9": "have no likelihood",
