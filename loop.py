@@ -422,6 +422,7 @@ def blocks(job: Run):
             noise, at = draw_noise(tf.constant(done)), tf.constant(first)
             if not compiled:  # a block of no steps, so that no epoch's time has it in
                 train_block(pixels, labels, order, noise, at, tf.constant(0))
+                process.return_memory()  # the compiler's: 85 MB by default
                 compiled, start = True, time.perf_counter()
             count = min(block_steps, per_epoch - first)
             taken, values, squares = train_block(

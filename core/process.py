@@ -1,6 +1,7 @@
-"""The process that the program is: its streams, and the signals that end it."""
+"""The process that the program is: its streams, memory, and signals that end it."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 def open_closed_streams() -> None:
     """Give standard streams that were closed, as by some schedulers, a place."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
+        ctypes.CDLL(None).malloc_trim(0)
     os.close(descriptor)
     sys.stdout, sys.stderr = sys.stdout or open(1, "w"), sys.stderr or open(2, "w")
 
@@ -38,6 +39,15 @@ def say(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# --- Memory ---------------------------------------------------------------------------
+
+
+def return_memory() -> None:
+    """Give freed memory back to the system, which glibc by itself would keep."""
+    with contextlib.suppress(AttributeError):  # there are other C libraries
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 # --- Signals --------------------------------------------------------------------------

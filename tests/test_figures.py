@@ -11,14 +11,14 @@ def test_tile_puts_rows_below_rows_dark_on_light():
     rows = np.zeros([2, 3, 28, 28])
     rows[1, 2] = 1
     sheet = figures.tile(rows)
-    assert sheet.shape == (58, 88)
-    assert sheet[30:, 60:].max() == 0  # full ink is black
-    assert sheet[:28].min() == sheet[:, :58].min() == 1
+    assert sheet.shape == (58, 88, 4)
+    assert sheet[30:, 60:, :3].max() == 0  # full ink is black
+    assert sheet[:28].min() == sheet[:, :58].min() == sheet[..., 3].min() == 255
 
 
 def test_tile_leaves_a_short_last_row_blank():
     sheet = figures.tile([np.ones([2, 28, 28]), np.ones([1, 28, 28])])
-    assert sheet[30:, 30:].min() == 1 and sheet[30:, :28].max() == 0
+    assert sheet[30:, 30:].min() == 255 and sheet[30:, :28, :3].max() == 0
 
 
 def test_the_manifold_grid_is_cells_of_equal_probability():

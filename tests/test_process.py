@@ -1,4 +1,5 @@
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -37,6 +38,25 @@ def test_standard_error_is_off_for_a_while(capfd):
         os.write(2, b"lost")
     os.write(2, b"kept")
     assert capfd.readouterr().err == "kept"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of glibc")
+def test_freed_memory_goes_back_to_the_system():
+    script = """if True:
+        import numpy as np
+        from core import process
+        def megabytes():
+            with open("/proc/self/statm") as file:
+                return int(file.read().split()[1]) * 4096 / 1e6
+        blocks = [np.ones(8000) for _ in range(1600)]  # 102 MB, then free but the last
+        last = blocks.pop()
+        del blocks
+        before = megabytes()
+        process.return_memory()
+        print(before - megabytes())
+    """
+    answer = python(script, stdout=subprocess.PIPE).communicate()[0]
+    assert float(answer) > 80
 
 
 def test_what_is_said_to_a_reader_that_left_is_no_error():
