@@ -15,7 +15,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 def open_closed_streams() -> None:
     """Give standard streams that were closed, as by some schedulers, a place."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        ctypes.CDLL(None).malloc_trim(0)
+        pass
     os.close(descriptor)
     sys.stdout, sys.stderr = sys.stdout or open(1, "w"), sys.stderr or open(2, "w")
 
