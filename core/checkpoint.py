@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ import tensorflow as tf
 from core import files
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
+PART = re.compile(r"ckpt-(\d+)\.(index|data-\d+-of-\d+|json)")
 PARTIAL = ("*.json.partial", "metrics.jsonl.partial", "figures/*.partial")
 
 
@@ -56,16 +58,17 @@ def save(manager, step: int, keep: int) -> None:
     except tf.errors.OpError as error:
         reason = error.message.split("} ")[-1].split("\n")[0]
         raise OSError(f"ckpt-{step} cannot be written ({reason})") from error
-    for path in _parts(folder, step):
+    parts = [path for path in _parts(folder)[step] if path.suffix != ".json"]
+    for path in parts:
         with open(path, "rb") as file:
             os.fsync(file.fileno())
-    digests = {path.name: files.sha256(path) for path in _parts(folder, step)}
+    digests = {path.name: files.sha256(path) for path in parts}
     seal = {"files": digests, "metrics": files.sha256(folder / METRICS)}
     files.write_json(folder / f"ckpt-{step}.json", seal)
     saved = saved_steps(folder)  # those after `step` were passed over as damaged
     kept = [n for n in saved if n <= step and (folder / f"ckpt-{n}.json").exists()]
     for old in set(saved) - set(kept[:keep]):
-        for path in folder.glob(f"ckpt-{old}.*"):
+        for path in _parts(folder)[old]:
             path.unlink()
 
 
@@ -140,12 +143,16 @@ def _refusing_others(folder: Path, step: int):
 
 def saved_steps(folder: Path) -> list[int]:
     """The steps of which there is any part of a checkpoint, newest first."""
-    names = {path.name.split(".")[0] for path in folder.glob("ckpt-*.*")}
-    return sorted((int(n[5:]) for n in names if n[5:].isdecimal()), reverse=True)
+    return sorted(_parts(folder), reverse=True)
 
 
-def _parts(folder: Path, step: int) -> list[Path]:
-    return sorted(p for p in folder.glob(f"ckpt-{step}.*") if p.suffix != ".json")
+def _parts(folder: Path) -> dict[int, list[Path]]:
+    """The files of each step's checkpoint. A user's ckpt-20.tar.gz is none of them."""
+    found = {}
+    for path in sorted(folder.glob("ckpt-*")):
+        if part := PART.fullmatch(path.name):
+            found.setdefault(int(part[1]), []).append(path)
+    return found
 
 
 def _damage(folder: Path, step: int) -> str | None:

@@ -140,6 +140,20 @@ def test_a_kill_while_saving_leaves_the_one_before(tmp_path, monkeypatch, keep):
     assert checkpoint.saved_steps(tmp_path) == [30, 10][:keep]
 
 
+def test_what_a_user_put_beside_the_checkpoints_stays(tmp_path):
+    """A copy under a name like theirs is no checkpoint, and nobody's to delete."""
+    (tmp_path / "ckpt-1.bak").mkdir()
+    mine = ["ckpt-1.tar.gz", "ckpt-1.index.old", "ckpt-999.best", "ckpt-1.bak/file"]
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+    state = make_state(0)
+    for number in (1, 2, 3):
+        save(state, tmp_path, number, keep=1)
+    assert checkpoint.saved_steps(tmp_path) == [3]
+    assert [(tmp_path / name).read_text() for name in mine] == ["mine"] * 4
+    assert checkpoint.restore(checkpoint.make_manager(state, tmp_path)) == (3, [])
+
+
 def test_a_damaged_later_checkpoint_does_not_push_out_a_new_one(tmp_path):
     save(make_state(1), tmp_path, 10)
     save(make_state(2), tmp_path, 20)
