@@ -33,12 +33,15 @@ class Evaluation(NamedTuple):
     z_mean: np.ndarray  # [N, D], of the layer next to the image
 
 
-def active_units(z_mean: np.ndarray) -> int:
+def active_units(z_mean: np.ndarray, error: np.ndarray) -> int:
     """Latent dimensions whose posterior mean varies by more than 0.01 over images.
 
-    Burda et al. (arXiv 1509.00519), section 5.2.
+    Burda et al. (arXiv 1509.00519), section 5.2. Both are [N, D]: where `z_mean` is
+    itself estimated from samples, `error` is the variance of each estimate, which does
+    not count.
     """
-    return int(np.sum(np.var(z_mean, axis=0, dtype=np.float64) > ACTIVE_VARIANCE))
+    over_images = np.var(z_mean, axis=0, dtype=np.float64)
+    return int(np.sum(over_images - np.mean(error, axis=0) > ACTIVE_VARIANCE))
 
 
 def make_evaluate(infer, params, to_batch, seed: int, latent_dims):
@@ -47,7 +50,8 @@ def make_evaluate(infer, params, to_batch, seed: int, latent_dims):
     The noise is the same at every call with the same `index` (it numbers the split), so
     that two epochs differ by their weights alone.
     """
-    num_samples = 1 if len(latent_dims) == 1 else UPPER_SAMPLES
+    depth = len(latent_dims)
+    num_samples = 1 if depth == 1 else UPPER_SAMPLES
     images = CHUNK // num_samples
     shape = [num_samples, images, sum(latent_dims)]
 
@@ -56,10 +60,12 @@ def make_evaluate(infer, params, to_batch, seed: int, latent_dims):
         x, y = to_batch(pixels, labels)
         noise = rng.normal(rng.fold(key, number), shape)[:, : tf.shape(pixels)[0]]
         inference = infer(params, x, noise, y=y)
+        means, errors = zip(*map(_posterior_mean, inference.latents), strict=True)
         return (
             tf.reduce_mean(objective.log_likelihood(inference, x), axis=0),
             *objective.kl_per_dim(inference),
-            *map(_posterior_mean, inference.latents),
+            *means,
+            *errors,
         )
 
     def evaluate(pixels, labels, index: int) -> Evaluation:
@@ -69,7 +75,7 @@ def make_evaluate(infer, params, to_batch, seed: int, latent_dims):
             part = pixels[i : i + images], labels[i : i + images]
             chunks.append(evaluate_chunk(*part, key, tf.constant(i // images)))
         log_likelihood, *layers = map(np.concatenate, zip(*chunks, strict=True))
-        kls, z_means = layers[: len(latent_dims)], layers[len(latent_dims) :]
+        kls, z_means, errors = (layers[i * depth : (i + 1) * depth] for i in range(3))
         kl_per_dim = tuple(np.mean(kl, axis=0, dtype=np.float64) for kl in kls)
         distortion = -float(np.mean(log_likelihood, dtype=np.float64))
         rate = float(sum(map(np.sum, kl_per_dim)))
@@ -77,7 +83,7 @@ def make_evaluate(infer, params, to_batch, seed: int, latent_dims):
             negative_elbo=distortion + rate,
             distortion=distortion,
             rate=rate,
-            active_units=tuple(map(active_units, z_means)),
+            active_units=tuple(map(active_units, z_means, errors)),
             kl_per_dim=kl_per_dim,
             z_mean=z_means[0],
         )
@@ -86,9 +92,15 @@ def make_evaluate(infer, params, to_batch, seed: int, latent_dims):
 
 
 def _posterior_mean(latent):
-    """[B, D]; where it depends on the samples of the layer below, their mean."""
+    """The mean of q(z|x), and the variance of its estimate, [B, D] each.
+
+    Where it depends on samples of the layer below, it is the mean over them.
+    """
     mean = latent.posterior_mean
-    return tf.reduce_mean(mean, axis=0) if mean.shape.rank == 3 else mean
+    if mean.shape.rank == 2:
+        return mean, tf.zeros_like(mean)
+    mean_over_samples, variance = tf.nn.moments(mean, axes=[0])
+    return mean_over_samples, variance / (mean.shape[0] - 1)
 
 
 def make_encode(infer, params, to_batch, latent_dims):
@@ -116,11 +128,11 @@ def make_log_marginal(
 
     Importance sampling with the posterior as proposal: log p(x) is at least, and as
     `num_samples` grows tends to, the log-mean-exp of the log importance weights (Burda
-    et al., arXiv 1509.00519, equation (8)). In nats, float64. `progress(n)` is told of
-    each n images that are done. Memory does not depend on the number of samples. The
-    images of a tile share their noise: each estimate is as good as with noise of its
-    own, at a twentieth of the cost of drawing. Only the mean over images gains a little
-    variance, which vanishes as `num_samples` grows.
+    et al., arXiv 1509.00519, equation (8)), in nats. `progress(n)` is told of each n
+    images that are done. Memory does not depend on the number of samples. The images of
+    a tile share their noise: each estimate is as good as with noise of its own, at a
+    twentieth of the cost of drawing. Only the mean over images gains a little variance,
+    which vanishes as `num_samples` grows.
 
     `jit` compiles it with XLA; but of a dense model in `bfloat16`, whose products are
     slow there, only what comes after the networks.
@@ -162,10 +174,11 @@ def make_log_marginal(
 
     def tile_log_sum(pixels, labels, key, num_samples: int):
         """log of the sum of the weights of [TILE] images."""
-        log_sum = tf.fill([TILE], -math.inf)
-        for block in range(0, -(-num_samples // BLOCK), BLOCKS):
-            noise = draw(key, tf.range(block, block + BLOCKS))
-            missing = max(0, (block + BLOCKS) * BLOCK - num_samples)
+        log_sum, blocks = tf.fill([TILE], -math.inf), -(-num_samples // BLOCK)
+        for first in range(0, blocks, BLOCKS):
+            end = min(first + BLOCKS, blocks)
+            noise = draw(key, tf.range(first, end))
+            missing = max(0, end * BLOCK - num_samples)
             log_sum = add_blocks(log_sum, pixels, labels, noise, tf.constant(missing))
         return log_sum.numpy()
 

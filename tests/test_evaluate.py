@@ -67,20 +67,58 @@ def test_the_noise_is_of_the_seed_and_the_split(model):
 
 
 def test_active_units_are_those_whose_mean_varies():
-    spread = np.sqrt([0.0099, 0.0101, 1.0, 0.0])
+    spread = np.sqrt([0.0099, 0.0101, 0.0101, 1.0, 0.0])
     signs = np.tile([[1.0], [-1.0]], [50, 1])
-    assert evaluate.active_units(5 + signs * spread) == 2
+    error = np.tile([0.0, 0.0, 0.0002, 0.0, 0.0], [100, 1])
+    assert evaluate.active_units(5 + signs * spread, error) == 2
 
 
-def test_two_layers_have_their_numbers_each(model):
+def gaussian_log_prob(z, mean, log_var):
+    return -((z - mean) ** 2 / np.exp(log_var) + log_var + np.log(2 * np.pi)) / 2
+
+
+def test_evaluation_of_two_layers_agrees_with_numpy_in_float64(model, monkeypatch):
+    """Ten samples an image; the lower layer's KL is estimated by them."""
+    monkeypatch.setattr(evaluate, "ACTIVE_VARIANCE", 0.12)  # which some units pass
     _, pixels, labels, to_batch = model
-    params = hierarchical.init(0, (16,), (4, 3), (8,))
+    variables = hierarchical.init(0, (16,), (4, 3), (8,))
+    infer = functools.partial(hierarchical.infer, activation=tf.tanh)
+    run = evaluate.make_evaluate(infer, variables, to_batch, 0, (4, 3))
+    found = run(pixels, labels, 1)
+    params, x = float64(variables), pixels.numpy().astype(np.float64)
+    key = rng.fold(rng.key(0, rng.Stream.EVALUATE, 3), 0)
+    noise = rng.normal(key, [10, 100, 7]).numpy()[:, :60].astype(np.float64)
+    q_1 = mean_1, log_var_1 = np.split(net(params["encoder"], x), 2, axis=-1)
+    z_1 = mean_1 + np.exp(log_var_1 / 2) * noise[..., :4]
+    mean_2, log_var_2 = np.split(net(params["upper_encoder"], z_1), 2, axis=-1)
+    z_2 = mean_2 + np.exp(log_var_2 / 2) * noise[..., 4:]
+    p_1 = np.split(net(params["upper_decoder"], z_2), 2, axis=-1)
+    logits = net(params["decoder"], z_1)
+    distortion = np.mean(np.sum(np.logaddexp(0, logits) - x * logits, axis=-1))
+    kl_1 = gaussian_log_prob(z_1, *q_1) - gaussian_log_prob(z_1, *p_1)
+    kl_2 = (mean_2**2 + np.exp(log_var_2) - 1 - log_var_2) / 2
+    kls = [kl.mean((0, 1)) for kl in (kl_1, kl_2)]
+    rate = sum(kl.sum() for kl in kls)
+    np.testing.assert_allclose(found[:3], [distortion + rate, distortion, rate], 1e-6)
+    for kl, expected in zip(found.kl_per_dim, kls, strict=True):
+        np.testing.assert_allclose(kl, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.z_mean, mean_1, atol=1e-5)
+    within = np.var(mean_2, axis=0, ddof=1).mean(0) / 10
+    variances = [mean_1.var(0), mean_2.mean(0).var(0) - within]
+    active = [np.sum(variance > 0.12) for variance in variances]
+    assert list(found.active_units) == active and active[0] != active[1]
+
+
+def test_equal_images_leave_no_unit_active(model):
+    """Though the upper layer's posterior means differ from sample to sample."""
+    _, pixels, labels, to_batch = model
+    params = tf.nest.map_structure(
+        lambda w: 5 * w, hierarchical.init(0, (16,), (4, 3), (8,))
+    )
     infer = functools.partial(hierarchical.infer, activation=tf.tanh)
     run = evaluate.make_evaluate(infer, params, to_batch, 0, (4, 3))
-    found = run(pixels, labels, 1)
-    assert [kl.shape for kl in found.kl_per_dim] == [(4,), (3,)]
-    assert len(found.active_units) == 2 and found.z_mean.shape == (60, 4)
-    assert found.rate == pytest.approx(sum(kl.sum() for kl in found.kl_per_dim))
+    same = tf.repeat(pixels[:1], 400, axis=0), tf.repeat(labels[:1], 400)
+    assert run(*same, 1).active_units == (0, 0)
 
 
 # --- log p(x) -------------------------------------------------------------------------
