@@ -405,8 +405,13 @@ def blocks(job: Run):
     cost *= CONV_COST if config.architecture == "conv" else 1
     block_steps = math.ceil(per_epoch / math.ceil(cost / BLOCK_SAMPLES))
     train_step = step.make_train_step(
-        *(make_gradients(job), partial(learning_rate_at, job), config.beta1),
-        *(config.beta2, config.epsilon, config.clip_norm, config.ema_decay),
+        make_gradients(job),
+        partial(learning_rate_at, job),
+        beta1=config.beta1,
+        beta2=config.beta2,
+        epsilon=config.epsilon,
+        clip_norm=config.clip_norm,
+        ema_decay=config.ema_decay,
     )
     train_block = step.make_train_block(state, train_step, job.to_batch, config.xla)
     noise_shape = [config.num_samples, config.batch_size, sum(config.latents)]
@@ -454,17 +459,14 @@ def make_gradients(job: Run):
     config = job.config
 
     def gradients(params, x, noise, y, at):
-        losses = partial(
-            objective.losses,
+        return step.loss_and_gradients(
+            *(job.infer, params, x, noise, y),
             objective=config.objective,
             estimator=config.estimator,
             kl_weight=objective.kl_weight_at(
                 at, config.beta, config.warmup_epochs * job.steps_per_epoch
             ),
             free_bits=config.free_bits,
-        )
-        return step.loss_and_gradients(
-            job.infer, losses, params, x, noise, y, config.estimator
         )
 
     return gradients

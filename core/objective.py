@@ -112,8 +112,6 @@ def losses(
       log w. See `step.loss_and_gradients`.
     * iwae: minus the log-mean-exp of w over the samples, Burda et al. (arXiv
       1509.00519), equation (8), whatever the estimator.
-
-    The means over samples and over the batch are taken once, here, last.
     """
     distortion = -tf.reduce_mean(log_likelihood(inference, x))
     rate = tf.reduce_mean(kl(inference))

@@ -43,11 +43,11 @@ def init_state(params, ema=False) -> TrainState:
     )
 
 
-def loss_and_gradients(infer, losses, params, x, noise, y=None, estimator="standard"):
+def loss_and_gradients(infer, params, x, noise, y=None, **settings):
     """(`Losses`, gradients in the order of `tf.nest.flatten(params)`).
 
     `infer(params, x, noise, y=y)` is a model's forward pass, x [B, 784], noise
-    [K, B, D], and `losses(inference, x)` an objective. The decoders' gradient is the
+    [K, B, D]; `settings` are of `objective.losses`. The decoders' gradient is the
     tape's. So is the encoders' by the standard estimator; the others let through what
     comes by the samples z alone, and leave out how log q depends on the encoder
     directly, which is 0 in the mean:
@@ -60,24 +60,25 @@ def loss_and_gradients(infer, losses, params, x, noise, y=None, estimator="stand
     With two layers (Bauer and Mnih, arXiv 2101.11046, section 4) z_1 and z_2 are one
     sample of q(z_1, z_2|x): z_2 and log q(z_2|z_1) still depend on z_1.
     """
+    estimator = settings.get("estimator", "standard")
     with tf.GradientTape(persistent=estimator != "standard") as tape:
         inference = infer(params, x, noise, y=y)
-        terms = losses(inference, x)
+        losses = objective.losses(inference, x, **settings)
     if estimator == "standard":
-        return terms, tape.gradient(terms.loss, tf.nest.flatten(params))
+        return losses, tape.gradient(losses.loss, tf.nest.flatten(params))
     samples = [latent.z for latent in inference.latents]
-    grads, by_samples = tape.gradient(terms.loss, (params, samples))
+    grads, by_samples = tape.gradient(losses.loss, (params, samples))
     weights = 1.0
     if estimator == "dreg":
         weights = objective.normalized_weights(inference, x)[..., None]
     names = ("encoder", "upper_encoder")[: len(samples)]
     for name, z, by_z in zip(names, samples, by_samples, strict=True):
         grads[name] = tape.gradient(z, params[name], output_gradients=weights * by_z)
-    return terms, tf.nest.flatten(grads)
+    return losses, tf.nest.flatten(grads)
 
 
 def make_train_step(
-    gradients, learning_rate_at, beta1, beta2, epsilon, clip_norm=0.0, ema_decay=0.0
+    gradients, learning_rate_at, *, beta1, beta2, epsilon, clip_norm=0.0, ema_decay=0.0
 ):
     """train_step(state, x, noise, y) -> this step's `TOTALS` [4], squared norms [V].
 

@@ -1,5 +1,4 @@
 import contextlib
-import functools
 import itertools
 import json
 import re
@@ -17,7 +16,7 @@ from matplotlib.image import imread
 
 import flags
 import loop
-from core import checkpoint, files, metrics, mnist, objective, step, synthetic
+from core import checkpoint, files, metrics, mnist, step, synthetic
 from tests.conftest import (
     as_arguments,
     program,
@@ -240,9 +239,8 @@ def test_what_is_minimized_is_what_the_flags_say(small, changes):
         kl_weight=weight * changes.get("beta", 1.0),
         free_bits=changes.get("free_bits", 0.0),
     )
-    losses = functools.partial(objective.losses, **settings)
     terms, expected = step.loss_and_gradients(
-        job.infer, losses, job.state.params, x, noise, y, settings["estimator"]
+        job.infer, job.state.params, x, noise, y, **settings
     )
     np.testing.assert_allclose(found, terms, rtol=1e-5)
     for grad, other in zip(grads, expected, strict=True):

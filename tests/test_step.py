@@ -8,7 +8,6 @@ import tensorflow as tf
 from core import adam, batches, hierarchical, networks, objective, step, vae
 
 BATCH, LATENT = 6, 3
-PLAIN = objective.losses
 
 
 def make_params(dtype=tf.float64, hidden=(7, 5)):
@@ -57,20 +56,12 @@ OBJECTIVES = {
 }
 
 
-def estimator_of(objective_name):
-    return OBJECTIVES[objective_name].get("estimator", "standard")
-
-
-def losses_with(objective_name):
-    return functools.partial(objective.losses, **OBJECTIVES[objective_name])
-
-
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
 @pytest.mark.parametrize("activation", networks.ACTIVATIONS)
 def test_every_variable_gets_a_finite_gradient_that_is_not_zero(activation, dtype):
     params = make_params(dtype, (64, 32))
     _, grads = step.loss_and_gradients(
-        infer_with(activation), PLAIN, params, *make_batch(dtype)
+        infer_with(activation), params, *make_batch(dtype)
     )
     assert_gradients_are_whole(params, grads)
 
@@ -92,11 +83,10 @@ def test_every_model_has_whole_gradients_under_every_objective(
     params = init()
     _, grads = step.loss_and_gradients(
         infer_with("tanh", model),
-        losses_with(objective_name),
         params,
         *make_batch(),
         y,
-        estimator_of(objective_name),
+        **OBJECTIVES[objective_name],
     )
     assert_gradients_are_whole(params, grads)
 
@@ -104,7 +94,7 @@ def test_every_model_has_whole_gradients_under_every_objective(
 @pytest.mark.parametrize("activation", networks.ACTIVATIONS)
 def test_gradients_agree_with_central_differences(activation):
     """In float64, for every variable: along its gradient, and aslant of it."""
-    assert_differences_agree(infer_with(activation), PLAIN, make_params(), None)
+    assert_differences_agree(infer_with(activation), make_params())
 
 
 @pytest.mark.parametrize("objective_name", ["elbo", "free bits", "iwae"])
@@ -114,14 +104,18 @@ def test_gradients_of_every_model_agree_with_central_differences(
 ):
     """stl and dreg are no gradients of their value: see the draws below."""
     model, init, y = MODELS[model_name]
-    infer, losses = infer_with("tanh", model), losses_with(objective_name)
-    assert_differences_agree(infer, losses, init(), y)
+    infer, settings = infer_with("tanh", model), OBJECTIVES[objective_name]
+    assert_differences_agree(infer, init(), y, **settings)
 
 
-def assert_differences_agree(infer, losses, params, y):
+def assert_differences_agree(infer, params, y=None, **settings):
     x, noise = make_batch()
-    value = tf.function(lambda: losses(infer(params, x, noise, y=y), x).loss)
-    _, grads = step.loss_and_gradients(infer, losses, params, x, noise, y)
+
+    @tf.function
+    def value():
+        return objective.losses(infer(params, x, noise, y=y), x, **settings).loss
+
+    _, grads = step.loss_and_gradients(infer, params, x, noise, y, **settings)
     random = np.random.default_rng(1)
     for (name, variable), grad in zip(
         networks.named_variables(params), grads, strict=True
@@ -144,7 +138,7 @@ def assert_differences_agree(infer, losses, params, y):
 def test_gradients_of_the_output_layer_are_the_formula_by_hand():
     """d distortion / d logits = sigmoid(logits) - x, a mean over samples and batch."""
     params, (x, noise) = make_params(), make_batch()
-    _, grads = step.loss_and_gradients(infer_with("tanh"), PLAIN, params, x, noise)
+    _, grads = step.loss_and_gradients(infer_with("tanh"), params, x, noise)
     grads = tf.nest.pack_sequence_as(params, grads)["decoder"]["output"]
     (latent,), logits = vae.infer(params, x, noise, tf.tanh)
     error = (tf.sigmoid(logits) - x).numpy() / (2 * BATCH)  # [K, B, 784]
@@ -197,11 +191,10 @@ class Tiny:
             def one(noise):
                 _, grads = step.loss_and_gradients(
                     infer_with("tanh", self.model),
-                    losses_with(objective_name),
                     self.params,
                     self.x,
                     noise,
-                    estimator=estimator_of(objective_name),
+                    **OBJECTIVES[objective_name],
                 )
                 return tf.concat([tf.reshape(g, [-1]) for g in grads], axis=0)
 
@@ -297,10 +290,13 @@ def make_block(jit, learning_rate=1e-3, clip_norm=0.0):
     state = step.init_state(vae.init(0, (16,), LATENT, 0.13))
 
     def gradients(params, x, noise, y, at):
-        return step.loss_and_gradients(infer_with("relu"), PLAIN, params, x, noise, y)
+        return step.loss_and_gradients(infer_with("relu"), params, x, noise, y)
 
     train_step = step.make_train_step(
-        gradients, lambda t: learning_rate, 0.9, 0.999, 1e-8, clip_norm
+        gradients,
+        lambda t: learning_rate,
+        **dict(beta1=0.9, beta2=0.999, epsilon=1e-8),
+        clip_norm=clip_norm,
     )
     to_batch = functools.partial(batches.to_batch, binarization="static")
     train_block = step.make_train_block(state, train_step, to_batch, jit)
@@ -377,7 +373,7 @@ def test_a_block_is_the_same_as_single_steps_by_hand():
     for i in range(12):
         x = tf.constant(images[order[i]], tf.float32)
         losses, grads = step.loss_and_gradients(
-            infer_with("relu"), PLAIN, state.params, x, noise[i]
+            infer_with("relu"), state.params, x, noise[i]
         )
         adam.apply(state, grads, 1e-3, 0.9, 0.999, 1e-8)
         totals += [*losses, np.sqrt(sum(np.sum(g.numpy() ** 2) for g in grads))]

@@ -7,7 +7,6 @@ samples make the IWAE bound tighter, and the standard gradient of its encoder no
 that is what sticking the landing and the doubly reparameterized gradient exist for.
 """
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import tqdm
 
 import flags
 import loop
-from core import checkpoint, networks, objective, rng, step
+from core import checkpoint, networks, rng, step
 from tests.benchmarks import report
 
 ESTIMATORS = {
@@ -44,16 +43,13 @@ def load(run_dir: str, data_dir: str | None):
 def signal_to_noise(job, batch, samples: int, draws: int, settings) -> np.ndarray:
     """The ratio of each variable [V], in the order of `tf.nest.flatten`."""
     x, y = job.to_batch(*batch)
-    losses = partial(objective.losses, **settings)
     params = job.state.averaged
     shape = [samples, len(x), sum(job.config.latents)]
     key = rng.key(job.config.seed, rng.Stream.SAMPLE, samples)
 
     @tf.function(jit_compile=True)
     def draw(noise):
-        _, grads = step.loss_and_gradients(
-            job.infer, losses, params, x, noise, y, settings["estimator"]
-        )
+        _, grads = step.loss_and_gradients(job.infer, params, x, noise, y, **settings)
         return grads
 
     totals = [np.zeros([2, *v.shape]) for v in tf.nest.flatten(params)]
