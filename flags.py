@@ -75,7 +75,9 @@ class Config:
         (512, 256), "widths of the encoder; the decoder mirrors it", of_model=True
     )
     filters: tuple[int, ...] = _option(
-        (32, 64), "of the two convolutions; the decoder mirrors them", of_model=True
+        (32, 64),
+        "of the two convolutions; the decoder has the second first",
+        of_model=True,
     )
     latent_dim: int = _option(2, "dimensions of z", of_model=True, **POSITIVE)
     stochastic_layers: int = _option(
@@ -279,8 +281,8 @@ def check(config: Config, given: set[str]) -> None:
         "--objective=iwae bounds log p(x) for --beta=1 alone": (
             iwae and config.beta != 1
         ),
-        "--free_bits are a floor under the analytic KL, which --objective=iwae and "
-        "--estimator=stl do not use": (
+        "--free_bits are a floor under the KL of each dimension, of which "
+        "--objective=iwae and --estimator=stl make no separate term": (
             config.free_bits and (iwae or estimator == "stl")
         ),
         "grey pixels (--binarization=none) have no likelihood: leave out "

@@ -105,6 +105,8 @@ def main(argv) -> int:
         MemoryError,
         OverflowError,
     ) as error:
+        if isinstance(error, tf.errors.InvalidArgumentError) and flags.config().eager:
+            raise  # shapes that do not fit: a mistake in the code, for its debugger
         message = " ".join(str(error).split()) or "out of memory"
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             message += (
@@ -123,11 +125,12 @@ def run(config: flags.Config, given: set[str], stop) -> None:
     """One run of the program, in the mode that the flags ask for."""
     with contextlib.ExitStack() as held:
         folder = Path(config.run_dir)
+        refuse(config)  # before a file is made in a folder that is no run's
         locked = folder.exists()
         if locked:
             held.enter_context(files.lock(folder))
+            refuse(config)  # for what another process did until then
         recorded = checkpoint.read_config(folder)
-        refuse(config)
         past = None
         if recorded:
             past = flags.from_record(recorded["flags"], config.run_dir)
@@ -342,16 +345,16 @@ def starting_weights(job: Run, recorded) -> dict:
     if not folder:
         return {}
     with naming_the_start(job.config):
-        step, notes = checkpoint.start_from(Path(folder), job.state)
-        before = recorded["start"]["start_step"] if recorded else step
-        if step != before:
+        newest, notes = checkpoint.start_from(Path(folder), job.state)
+        before = recorded["start"]["start_step"] if recorded else newest
+        if newest != before:
             raise ValueError(
                 f"this run began with its weights after {before} steps, and its newest "
-                f"are now those after {step}: choose another --run_dir"
+                f"are now those after {newest}: choose another --run_dir"
             )
-    for note in [*notes, f"Weights: those of {folder} after {step:,} steps"]:
+    for note in [*notes, f"Weights: those of {folder} after {newest:,} steps"]:
         say(note)
-    return {"start_from": folder, "start_step": step}
+    return {"start_from": folder, "start_step": newest}
 
 
 # --- Training -------------------------------------------------------------------------
@@ -443,11 +446,11 @@ def blocks(job: Run):
         del pixels  # before the next epoch's are drawn: they are a third of the memory
 
 
-def learning_rate_at(job: Run, step):
-    """The rate for `step` (from 0) of the run."""
+def learning_rate_at(job: Run, at):
+    """The rate for step number `at` (from 0) of the run."""
     config = job.config
     return adam.learning_rate_at(
-        step,
+        at,
         config.learning_rate,
         config.learning_rate_schedule,
         config.epochs * job.steps_per_epoch,
@@ -623,7 +626,9 @@ def evaluation_record(job: Run, split: datasets.Split):
         "seed": config.seed,
         "given_labels": config.conditional,
         "images": len(split.pixels),
-        "negative_elbo": result.negative_elbo,
+        "loss" if config.binarization == "none" else "negative_elbo": (
+            result.negative_elbo
+        ),
         "distortion": result.distortion,
         "rate": result.rate,
         "active_units": one_or_all(result.active_units),
@@ -669,9 +674,11 @@ def likelihood(job: Run, split: datasets.Split) -> dict:
             config.importance_samples,
             bar.update,
         )
+    count = len(log_p)
+    error = float(np.std(log_p, ddof=1) / math.sqrt(count)) if count > 1 else None
     return {
         "nll": -float(np.mean(log_p)),
-        "nll_standard_error": float(np.std(log_p) / math.sqrt(len(log_p))),
+        "nll_standard_error": error,
         "importance_samples": config.importance_samples,
         "bfloat16": config.bfloat16,
     }

@@ -53,15 +53,16 @@ def summary(record: dict, latent_dims, about_data="", seconds=0.0) -> str:
         "images",
         "Binarization": binarization + ("" if grey else f", seed {record['seed']}"),
         f"{split.capitalize()} {'loss' if grey else '-ELBO'}": (
-            f"{record['negative_elbo']:.2f} {unit(binarization)}"
+            f"{record['loss' if grey else 'negative_elbo']:.2f} {unit(binarization)}"
             + (", a bound on -log p(x|y)" if given else "")
         ),
         "  distortion": f"{record['distortion']:.2f}",
         "  rate": f"{record['rate']:.2f}",
     }
     if "nll" in record:
+        error = record["nll_standard_error"]  # None of a single image
         lines[f"-log p(x{'|y' if given else ''})"] = (
-            f"{record['nll']:.2f} +- {record['nll_standard_error']:.2f} "
+            f"{record['nll']:.2f}{'' if error is None else f' +- {error:.2f}'} "
             f"({record['importance_samples']:,} importance samples"
             + (", products in bfloat16)" if record["bfloat16"] else ")")
         )

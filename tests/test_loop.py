@@ -155,6 +155,8 @@ def test_grey_pixels_are_never_called_an_elbo(small, capsys, beta):
     output = capsys.readouterr().out
     assert "Test loss     " in output and "-ELBO " not in output
     assert output.count("not an ELBO") == 2
+    (record,) = metrics.read(Path(small["run_dir"]) / "evaluations.jsonl", ["loss"])
+    assert "negative_elbo" not in record
 
 
 def test_no_validation_images_is_a_choice(small):

@@ -58,8 +58,11 @@ def test_a_summary_states_bound_estimate_and_units():
         "Trained       3 epochs, 1,500 steps, 12.3 s\n"
         "Evaluated     in 3.2 s"
     )
+    one_image = EVALUATION | likelihood | {"nll_standard_error": None}
+    assert "-log p(x)     91.20 (5,000" in reports.summary(one_image, (12,))
 
 
+GREY = {"binarization": "none", "loss": 87.654}
 TWO_LAYERS = {"active_units": [21, 5], "kl_per_dim": [[1.5, 0.5], [0.25]]}
 
 
@@ -70,7 +73,7 @@ TWO_LAYERS = {"active_units": [21, 5], "kl_per_dim": [[1.5, 0.5], [0.25]]}
         (TWO_LAYERS, (100, 50), "KL, layer 1   1.50 0.50\nKL, layer 2   0.25\n"),
         ({"given_labels": True}, (50,), "linearly (z was inferred with the label)"),
         ({"given_labels": True}, (50,), "an image, a bound on -log p(x|y)\n"),
-        ({"binarization": "none"}, (50,), "loss     99.99 grey-pixel loss an image,"),
+        (GREY, (50,), "Test loss     87.65 grey-pixel loss an image,"),
         ({"split": "validation"}, (50,), "Validation -ELBO 99.99 nats an image"),
     ],
 )
