@@ -1,6 +1,7 @@
 """Every flag, once: default, bounds, help. Nothing else knows absl.flags."""
 
 import dataclasses
+import os
 import sys
 
 from absl import flags
@@ -21,7 +22,7 @@ def _option(default, help, *, choices=None, of_run=False, of_model=False, **boun
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The flags' values, in the order in which --help explains them."""
+    """The flags' values, by what they are about."""
 
     mode: str = _option(
         "train",
@@ -317,6 +318,8 @@ def config() -> Config:
     """The parsed flags."""
     values = {name: flags.FLAGS[name].value for name in FIELDS}
     sizes = {name: tuple(int(n) for n in values[name]) for name in SIZES}
+    if values["data_dir"]:  # a run is gone on with from anywhere
+        values["data_dir"] = os.path.abspath(values["data_dir"])
     return Config(**values | sizes)
 
 
@@ -374,7 +377,7 @@ def settle(config: Config, given: set[str], past: Config) -> Config:
 def refuse_others(names, config: Config, past: Config, run_dir: str) -> None:
     """Raise ValueError if one of the flags `names` is not as in the run of `past`."""
     differing = [
-        f"--{name} (the run: {getattr(past, name)}, now: {getattr(config, name)})"
+        f"--{name} (the run: {text(past, name)}, now: {text(config, name)})"
         for name in names
         if getattr(past, name) != getattr(config, name)
     ]
@@ -383,6 +386,12 @@ def refuse_others(names, config: Config, past: Config, run_dir: str) -> None:
             f"{run_dir} holds a run with other flags: {', '.join(differing)}; choose "
             "another folder, or give the run's values"
         )
+
+
+def text(config: Config, name: str) -> str:
+    """A flag's value as on the command line."""
+    value = getattr(config, name)
+    return ",".join(map(str, value)) if name in SIZES else str(value) or "none"
 
 
 def changes(config: Config, past: Config) -> list[str]:
@@ -394,7 +403,7 @@ def changes(config: Config, past: Config) -> list[str]:
     if "cosine" in (config.learning_rate_schedule, past.learning_rate_schedule):
         names += " epochs"
     return [
-        f"--{name} was {getattr(past, name)} and is {getattr(config, name)}"
+        f"--{name} was {text(past, name)} and is {text(config, name)}"
         for name in names.split()
         if getattr(past, name) != getattr(config, name)
     ]

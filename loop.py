@@ -62,6 +62,7 @@ CONV_COST = 10  # of a sample, roughly, where a dense one costs 1
 DRAWN = 400  # of the digits that are generated, in the picture
 # What a disk answers that cannot be written; TensorFlow's words for it have no number.
 NO_ROOM = (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+NO_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.EPERM)
 
 
 class Run(NamedTuple):
@@ -77,7 +78,7 @@ class Run(NamedTuple):
     generate: Callable  # (params, noise, y=y) -> logits of a draw from the prior
     evaluate: Callable  # (pixels, labels, index) -> Evaluation
     state: step.TrainState
-    manager: tf.train.CheckpointManager
+    saver: tf.train.Checkpoint
 
     @property
     def steps_per_epoch(self) -> int:
@@ -94,9 +95,12 @@ def main(argv) -> int:
     try:
         run(flags.config(), flags.given(), stop)
     except process.Interrupted:
+        mode = flags.config().mode
         say(
             "Stopped; what was saved is there, and the same command (with "
             "--resume=auto) goes on from it."
+            if mode == "train"
+            else f"Stopped; the same command begins --mode={mode} anew."
         )
     except (
         ValueError,
@@ -107,13 +111,20 @@ def main(argv) -> int:
     ) as error:
         if isinstance(error, tf.errors.InvalidArgumentError) and flags.config().eager:
             raise  # shapes that do not fit: a mistake in the code, for its debugger
-        message = " ".join(str(error).split()) or "out of memory"
+        message = " ".join(str(error).split())
+        if isinstance(error, MemoryError) or "OOM when" in message:
+            message = (
+                "out of memory: choose smaller sizes, or a smaller --batch_size or "
+                "--num_samples"
+            )
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             message += (
                 "; what was saved before is intact: make room, or choose a --run_dir "
                 "that can be written, and run the same command again (with "
                 "--resume=auto)"
             )
+        elif isinstance(error, OSError) and error.errno in NO_FOLDER:
+            message += "; expected a place for a folder: choose another --run_dir"
         print(f"error: {message}", file=sys.stderr)
         return 1
     finally:
@@ -167,15 +178,15 @@ def refuse(config: flags.Config) -> None:
     """Raise ValueError if what is in the run folder is not what was asked for."""
     folder, training = Path(config.run_dir), config.mode == "train"
     saved = checkpoint.saved_steps(folder)
-    if not saved and (not training or config.resume == "required"):
-        raise ValueError(
-            f"{folder}: expected a run to go on from, got no checkpoint; train one "
-            f"with python loop.py --run_dir={folder}"
-        )
     if not saved and metrics.read(folder / "metrics.jsonl"):
         raise ValueError(
             f"{folder} holds the metrics of a run but none of its checkpoints: put "
             "them back, or choose another --run_dir"
+        )
+    if not saved and (not training or config.resume == "required"):
+        raise ValueError(
+            f"{folder}: expected a run to go on from, got no checkpoint; train one "
+            f"with python loop.py --run_dir={folder}"
         )
     if saved and training and config.resume == "never":
         raise ValueError(
@@ -238,7 +249,7 @@ def prepare(config: flags.Config, data: datasets.Data | None) -> Run:
             infer, state.averaged, to_batch, config.seed, config.latents
         ),
         state=state,
-        manager=checkpoint.make_manager(state, Path(config.run_dir)),
+        saver=checkpoint.make_saver(state),
     )
 
 
@@ -272,7 +283,7 @@ def load_data(config: flags.Config, recorded) -> datasets.Data:
         raise ValueError(
             f"expected at most {images} images, the size of the training set, in "
             f"--validation_size={config.validation_size} and one "
-            f"--batch_size={config.batch_size} together"
+            f"--batch_size={config.batch_size} together: give smaller ones"
         )
     most = max(train_set.labels.max(), test_set.labels.max())
     if config.conditional and most >= mnist.CLASSES:
@@ -292,7 +303,7 @@ def load_data(config: flags.Config, recorded) -> datasets.Data:
 
 def restore(job: Run, recorded: dict) -> int | None:
     """Load the newest whole checkpoint, and say what is not as it was; its step."""
-    done, notes = checkpoint.restore(job.manager)
+    done, notes = checkpoint.restore(job.saver, job.folder)
     made_with = recorded["versions"]["tensorflow"]
     if made_with != tf.__version__:
         notes.append(
@@ -324,7 +335,7 @@ def begin(job: Run, done: int | None, recorded, past) -> None:
     record = {"flags": dataclasses.asdict(job.config), "versions": versions}
     record |= {"dataset": job.data.record, "start": start}
     checkpoint.write_config(folder, record)
-    checkpoint.save(job.manager, done or 0, job.config.keep_checkpoints)
+    checkpoint.save(job.saver, job.folder, done or 0, job.config.keep_checkpoints)
 
 
 def current_versions() -> dict:
@@ -368,6 +379,11 @@ def train(job: Run, stop: process.Stop) -> None:
     if done >= total:
         say("Nothing is left to train; more --epochs would go on from here.")
         return
+    if total > rng.MAX_INDEX:
+        raise ValueError(
+            f"expected at most {rng.MAX_INDEX:,} steps, each with its own random "
+            f"numbers, got {total:,}: give fewer --epochs"
+        )
     write_scalars = metrics.make_scalar_writer(job.folder)
     terminal = sys.stderr.isatty()
     stop.noted = True
@@ -480,7 +496,7 @@ def save(job: Run, values, done: int) -> None:
     half_squares = map(tf.nn.l2_loss, tf.nest.flatten(job.state.params))
     if not np.all(np.isfinite(list(half_squares))):
         raise ValueError(blame(job, values, done))
-    checkpoint.save(job.manager, done, job.config.keep_checkpoints)
+    checkpoint.save(job.saver, job.folder, done, job.config.keep_checkpoints)
 
 
 def blame(job: Run, values, done: int, squares=()) -> str:
@@ -513,7 +529,9 @@ def blame(job: Run, values, done: int, squares=()) -> str:
 def command(job: Run, *more: str) -> str:
     """The command line that goes on with this run; of a flag given twice, the last."""
     again = ["--resume=auto"] if job.config.resume == "never" else []
-    return shlex.join([sys.executable, *sys.argv, *again, *more])
+    changed = {flag.split("=")[0] for flag in more}
+    kept = [flag for flag in sys.argv if flag.split("=")[0] not in changed]
+    return shlex.join([sys.executable, *kept, *again, *more])
 
 
 def epoch_record(job: Run, done: int) -> dict:
@@ -603,11 +621,13 @@ def report(job: Run) -> None:
         if epoch["step"] <= record["step"]  # a killed run may have got further
     ]
     if config.figures:
-        draw_figures(job, split, z_mean, history)
+        whole = kind == "test" and len(split.pixels) == len(pixels)
+        part = "" if whole or config.mode == "train" else f"{kind}_{len(split.pixels)}"
+        draw_figures(job, split, z_mean, history, job.folder / "figures" / part)
     built_in = record["dataset"] == "synthetic" and not config.data_dir
     about = " (built-in digits, not MNIST)" if built_in else ""
     seconds = sum(epoch["seconds"] for epoch in history)
-    say(reports.summary(record, config.latents, about, seconds))
+    say(reports.summary(record, len(pixels), config.latents, about, seconds))
     say(f"All is in     {job.folder}/")
 
 
@@ -718,10 +738,11 @@ def prior_samples(job: Run, index: int, labels, styles=None) -> np.ndarray:
     )
 
 
-def draw_figures(job: Run, split: datasets.Split, z_mean, history: list[dict]) -> None:
+def draw_figures(
+    job: Run, split: datasets.Split, z_mean, history: list[dict], folder: Path
+) -> None:
     """All figures of the run; `z_mean` [N, D] are the split's posterior means."""
-    folder, conditional = job.folder / "figures", job.config.conditional
-    side = mnist.SIDE
+    conditional, side = job.config.conditional, mnist.SIDE
 
     def decode(z, labels):
         z, y = tf.constant(z, tf.float32), one_hot(job, labels)
@@ -760,11 +781,12 @@ def generate_digits(job: Run) -> None:
     path.parent.mkdir(exist_ok=True)
     np.save(path.with_suffix(".npy"), digits)
     shown = digits[:DRAWN]
+    given = f", given {digit}" if digit >= 0 else ""
     columns = math.ceil(math.sqrt(len(shown)))
     columns = mnist.CLASSES if config.conditional else columns
     figures.image_rows(
         path.with_suffix(".png"),
-        f"Pixel means of {len(shown)} samples from the prior",
+        f"Pixel means of {len(shown)} samples from the prior{given}",
         [shown[i : i + columns] for i in range(0, len(shown), columns)],
     )
     some = f" of the first {DRAWN}" if count > DRAWN else ""

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-from functools import partial
 from pathlib import Path
 
 import tensorflow as tf
@@ -18,31 +17,23 @@ import tensorflow as tf
 from core import files
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
+TF_LIST = "checkpoint"  # for `tf.train.latest_checkpoint`; nothing here reads it
 PART = re.compile(r"ckpt-(\d+)\.(index|data-\d+-of-\d+|json)")
-PARTIAL = ("*.json.partial", "metrics.jsonl.partial", "figures/*.partial")
+PARTIAL = ("*.json.partial", "metrics.jsonl.partial", "checkpoint.partial")
+PARTIAL += ("figures/*.partial", "figures/*/*.partial")
 
 
 # --- Weights, moments, step -----------------------------------------------------------
 
 
-def make_manager(state, folder: Path) -> tf.train.CheckpointManager:
-    """Checkpoints of `state` (a NamedTuple) in a folder; `save` decides which stay."""
-    checkpoint = tf.train.Checkpoint(**state._asdict())
-    make = partial(
-        tf.train.CheckpointManager,
-        checkpoint,
-        str(folder),
-        max_to_keep=None,
-        checkpoint_name="ckpt",
-    )
-    try:
-        return make()
-    except ValueError:  # TensorFlow's own list is damaged; it is made anew
-        (folder / "checkpoint").unlink(missing_ok=True)
-        return make()
+def make_saver(state) -> tf.train.Checkpoint:
+    """What writes and reads a `state` (a NamedTuple)."""
+    saver = tf.train.Checkpoint(**state._asdict())
+    int(saver.save_counter)  # part of every checkpoint; made when it is asked for
+    return saver
 
 
-def save(manager, step: int, keep: int) -> None:
+def save(saver, folder: Path, step: int, keep: int) -> None:
     """Save as `ckpt-<step>`, unless that is there whole; on disk when this returns.
 
     Of the whole ones the newest `keep` stay; the others go only after it is sealed.
@@ -50,11 +41,10 @@ def save(manager, step: int, keep: int) -> None:
     Raises:
       OSError: it cannot be written; the checkpoints before it are untouched.
     """
-    folder = Path(manager.directory)
     if _damage(folder, step) is None:
         return
     try:
-        manager.save(checkpoint_number=step)
+        saver.write(f"{folder}/ckpt-{step}")
     except tf.errors.OpError as error:
         reason = error.message.split("} ")[-1].split("\n")[0]
         raise OSError(f"ckpt-{step} cannot be written ({reason})") from error
@@ -67,12 +57,15 @@ def save(manager, step: int, keep: int) -> None:
     files.write_json(folder / f"ckpt-{step}.json", seal)
     saved = saved_steps(folder)  # those after `step` were passed over as damaged
     kept = [n for n in saved if n <= step and (folder / f"ckpt-{n}.json").exists()]
+    listed = [f'model_checkpoint_path: "ckpt-{step}"\n']
+    listed += [f'all_model_checkpoint_paths: "ckpt-{n}"\n' for n in kept[:keep][::-1]]
+    files.write_whole(folder / TF_LIST, "".join(listed).encode())
     for old in set(saved) - set(kept[:keep]):
         for path in _parts(folder)[old]:
             path.unlink()
 
 
-def restore(manager) -> tuple[int | None, list[str]]:
+def restore(saver, folder: Path) -> tuple[int | None, list[str]]:
     """Load the newest whole checkpoint: every variable, and nothing left over.
 
     Returns its step, and a line about each newer one that was passed over. The step
@@ -81,11 +74,10 @@ def restore(manager) -> tuple[int | None, list[str]]:
     Raises:
       ValueError: all are damaged, or it is a checkpoint of another model.
     """
-    folder = Path(manager.directory)
     step, skipped = _newest(folder)
     if step is not None:
         with _refusing_others(folder, step):
-            manager.checkpoint.restore(f"{folder}/ckpt-{step}").assert_consumed()
+            saver.restore(f"{folder}/ckpt-{step}").assert_consumed()
     return step, skipped
 
 

@@ -71,7 +71,7 @@ def manifold(path: Path, digits: np.ndarray) -> None:
     axes = figure.subplots()
     axes.imshow(sheet)
     axes.set_title("Pixel means over the 2-D latent space, at the prior's quantiles")
-    ticks = range(0, side, max(1, side // 6))
+    ticks = np.unique(np.linspace(0, side - 1, 6).round().astype(int))
     at = [28 * i + 14 for i in ticks]
     quantiles = [NormalDist().inv_cdf((i + 0.5) / side) for i in ticks]
     axes.set_xticks(at, [f"{q:.1f}" for q in quantiles])
@@ -88,6 +88,18 @@ def principal_components(z_mean: np.ndarray) -> tuple[np.ndarray, float]:
     share = np.sum(scales[:2] ** 2) / max(np.sum(scales**2), 1e-12)
     points = centered @ directions[:2].T
     return np.pad(points, ((0, 0), (0, 2 - points.shape[1]))), float(share)
+
+
+def home(points: np.ndarray, mine: np.ndarray, cells: int = 24) -> np.ndarray:
+    """Where in the plane those of `points` [N, 2] that are `mine` [N] most outnumber
+    the others: their mean in that cell of a grid."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    width = np.maximum(high - low, 1e-12) / cells
+    x, y = np.minimum((points - low) // width, cells - 1).astype(int).T
+    cell = x * cells + y
+    lead = np.bincount(cell, np.where(mine, 1, -1), cells**2)
+    lead[np.bincount(cell[mine], minlength=cells**2) == 0] = -np.inf
+    return points[mine & (cell == np.argmax(lead))].mean(axis=0)
 
 
 def latent_space(
@@ -110,18 +122,24 @@ def latent_space(
     axes = figure.subplots()
     size = float(np.clip(60_000 / len(points), 3, 30))
     classes = np.unique(labels)
-    if len(classes) <= len(PALETTE):
-        colors = np.array(PALETTE)[np.searchsorted(classes, labels)]
+    if classes[-1] < len(PALETTE):
+        colors = np.array(PALETTE)[labels]
         axes.scatter(*points.T, s=size, c=colors, lw=0)  # in one, so that none hides
-        for color, label in zip(PALETTE, classes, strict=False):
+        for label in classes:
+            color = PALETTE[label]
             axes.scatter([], [], s=size, color=color, label=str(label))
             axes.annotate(
                 str(label),
-                np.median(points[labels == label], axis=0),
+                home(points, labels == label),
                 **dict(fontsize=12, weight="bold", ha="center", va="center"),
                 bbox=dict(boxstyle="circle,pad=0.15", fc="white", ec=color, lw=2),
             )
-        axes.legend(title="label", markerscale=20 / size**0.5 / 2, loc="upper right")
+        axes.legend(
+            title="label",
+            markerscale=20 / size**0.5 / 2,
+            loc="upper left",
+            bbox_to_anchor=(1, 1),
+        )
     else:
         dots = axes.scatter(*points.T, s=size, c=labels, cmap="viridis", lw=0)
         figure.colorbar(dots, label="label")
@@ -135,11 +153,11 @@ def latent_space(
 def learning_curves(path: Path, records: list[dict], unit: str) -> None:
     """Distortion + rate, and each, of training and validation against the epoch."""
     figure = Figure(figsize=(12, 3.8), layout="constrained")
+    epochs = [record["epoch"] for record in records]
     for i, name in enumerate(("distortion + rate", "distortion", "rate")):
         axes = figure.add_subplot(1, 3, i + 1)
         for color, kind in ((PALETTE[0], "train"), (PALETTE[2], "validation")):
             if f"{kind}_rate" in records[0]:
-                epochs = [record["epoch"] for record in records]
                 parts = name.split(" + ")
                 values = [sum(r[f"{kind}_{part}"] for part in parts) for r in records]
                 style = "o-" if len(records) < 60 else "-"
@@ -147,6 +165,8 @@ def learning_curves(path: Path, records: list[dict], unit: str) -> None:
         axes.set_title(name)
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
+        if len(records) == 1:
+            axes.set_xticks(epochs)
         axes.set_ylabel(unit)
         axes.grid(alpha=0.25)
         axes.legend()

@@ -37,9 +37,12 @@ def epoch_line(record: dict, epochs: int) -> str:
     return f"{line}  {record['seconds']:.2f} s"
 
 
-def summary(record: dict, latent_dims, about_data="", seconds=0.0) -> str:
+def summary(
+    record: dict, all_images: int, latent_dims, about_data="", seconds=0.0
+) -> str:
     """An evaluation's record of evaluations.jsonl, after `seconds` of training.
 
+    `all_images` are those of the split that was evaluated, in part or whole;
     `latent_dims` are of each layer; `about_data` is said beside the data set's name.
     """
     binarization, given = record["binarization"], record["given_labels"]
@@ -48,9 +51,11 @@ def summary(record: dict, latent_dims, about_data="", seconds=0.0) -> str:
     split = record["split"]
     one_layer = len(latent_dims) == 1
     kls = [record["kl_per_dim"]] if one_layer else record["kl_per_dim"]
+    images = f"{record['images']:,}"
+    images += "" if record["images"] == all_images else f" of {all_images:,}"
+    epochs = f"{record['epoch']} epoch{'s' * (record['epoch'] != 1)}"
     lines = {
-        "Data set": f"{record['dataset']}{about_data}, {record['images']:,} {split} "
-        "images",
+        "Data set": f"{record['dataset']}{about_data}, {images} {split} images",
         "Binarization": binarization + ("" if grey else f", seed {record['seed']}"),
         f"{split.capitalize()} {'loss' if grey else '-ELBO'}": (
             f"{record['loss' if grey else 'negative_elbo']:.2f} {unit(binarization)}"
@@ -75,7 +80,7 @@ def summary(record: dict, latent_dims, about_data="", seconds=0.0) -> str:
         "Labels from z": f"{record['knn_accuracy']:.1%} by nearest neighbors, "
         f"{record['linear_accuracy']:.1%} linearly"
         + (" (z was inferred with the label)" if given else ""),
-        "Trained": f"{record['epoch']} epochs, {record['step']:,} steps, "
+        "Trained": f"{epochs}, {record['step']:,} steps, "
         f"{seconds:.1f} s"
         + (
             f", from the weights of {record['start_from']} after "

@@ -16,14 +16,14 @@ def make_state(seed, hidden=(8,), ema=False):
 
 
 def save(state, folder, number, keep=3):
-    checkpoint.save(checkpoint.make_manager(state, folder), number, keep)
+    checkpoint.save(checkpoint.make_saver(state), folder, number, keep)
 
 
 def test_everything_comes_back(tmp_path):
     saved, other = make_state(3), make_state(4)
     save(saved, tmp_path, 1)
-    manager = checkpoint.make_manager(other, tmp_path)
-    assert checkpoint.restore(manager) == (1, [])
+    saver = checkpoint.make_saver(other)
+    assert checkpoint.restore(saver, tmp_path) == (1, [])
     flat = tf.nest.flatten(saved._asdict())
     assert len(flat) == 3 * 8 + 3
     for a, b in zip(flat, tf.nest.flatten(other._asdict()), strict=True):
@@ -33,14 +33,14 @@ def test_everything_comes_back(tmp_path):
 @pytest.mark.parametrize("hidden", [(9,), (8, 8)])
 def test_another_model_is_refused(tmp_path, hidden):
     save(make_state(0), tmp_path, 1)
-    manager = checkpoint.make_manager(make_state(0, hidden), tmp_path)
+    saver = checkpoint.make_saver(make_state(0, hidden))
     with pytest.raises(ValueError, match="ckpt-1 cannot be restored.*another model"):
-        checkpoint.restore(manager)
+        checkpoint.restore(saver, tmp_path)
 
 
 def test_an_empty_folder_has_no_checkpoint(tmp_path):
-    manager = checkpoint.make_manager(make_state(0), tmp_path)
-    assert checkpoint.restore(manager) == (None, [])
+    saver = checkpoint.make_saver(make_state(0))
+    assert checkpoint.restore(saver, tmp_path) == (None, [])
 
 
 def arrays(tree):
@@ -93,36 +93,39 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage, ending):
     save(make_state(2), tmp_path, 20)
     DAMAGES[damage](tmp_path / f"ckpt-20.{ending}")
     state = make_state(3)
-    manager = checkpoint.make_manager(state, tmp_path)
-    found, (note,) = checkpoint.restore(manager)
+    saver = checkpoint.make_saver(state)
+    found, (note,) = checkpoint.restore(saver, tmp_path)
     assert found == 10 and "Passed over" in note and "ckpt-20" in note
     assert float(state.totals[3]) == 1
     # What is saved from there replaces it.
-    checkpoint.save(manager, 20, 3)
-    assert checkpoint.restore(manager) == (20, [])
+    checkpoint.save(saver, tmp_path, 20, 3)
+    assert checkpoint.restore(saver, tmp_path) == (20, [])
     DAMAGES[damage](tmp_path / f"ckpt-20.{ending}")
     DAMAGES[damage](tmp_path / f"ckpt-10.{ending}")
     with pytest.raises(ValueError, match="no checkpoint can be used. Passed over"):
-        checkpoint.restore(checkpoint.make_manager(state, tmp_path))
+        checkpoint.restore(checkpoint.make_saver(state), tmp_path)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_tensorflows_own_list_is_not_needed(tmp_path, damage):
     save(make_state(1), tmp_path, 10)
     DAMAGES[damage](tmp_path / "checkpoint")
-    manager = checkpoint.make_manager(make_state(2), tmp_path)
-    assert checkpoint.restore(manager) == (10, [])
+    saver = checkpoint.make_saver(make_state(2))
+    assert checkpoint.restore(saver, tmp_path) == (10, [])
 
 
 def test_only_the_newest_are_kept_and_none_is_saved_twice(tmp_path):
-    manager = checkpoint.make_manager(make_state(0), tmp_path)
+    saver = checkpoint.make_saver(make_state(0))
     for number in (10, 20, 30):
-        checkpoint.save(manager, number, 2)
+        checkpoint.save(saver, tmp_path, number, 2)
     written = (tmp_path / "ckpt-30.index").stat().st_mtime_ns
-    checkpoint.save(manager, 30, 2)
+    checkpoint.save(saver, tmp_path, 30, 2)
     assert (tmp_path / "ckpt-30.index").stat().st_mtime_ns == written
     assert checkpoint.saved_steps(tmp_path) == [30, 20]
     assert len(list(tmp_path.iterdir())) == 2 * 3 + 1
+    listed = tf.train.get_checkpoint_state(str(tmp_path)).all_model_checkpoint_paths
+    assert list(listed) == [f"{tmp_path}/ckpt-{n}" for n in (20, 30)]
+    assert tf.train.latest_checkpoint(str(tmp_path)) == f"{tmp_path}/ckpt-30"
 
 
 @pytest.mark.parametrize("keep", [1, 2])
@@ -134,9 +137,9 @@ def test_a_kill_while_saving_leaves_the_one_before(tmp_path, monkeypatch, keep):
         save(make_state(2), tmp_path, 20, keep)
     monkeypatch.undo()
     state = make_state(3)
-    manager = checkpoint.make_manager(state, tmp_path)
-    assert checkpoint.restore(manager)[0] == 10
-    checkpoint.save(manager, 30, keep)
+    saver = checkpoint.make_saver(state)
+    assert checkpoint.restore(saver, tmp_path)[0] == 10
+    checkpoint.save(saver, tmp_path, 30, keep)
     assert checkpoint.saved_steps(tmp_path) == [30, 10][:keep]
 
 
@@ -151,7 +154,7 @@ def test_what_a_user_put_beside_the_checkpoints_stays(tmp_path):
         save(state, tmp_path, number, keep=1)
     assert checkpoint.saved_steps(tmp_path) == [3]
     assert [(tmp_path / name).read_text() for name in mine] == ["mine"] * 4
-    assert checkpoint.restore(checkpoint.make_manager(state, tmp_path)) == (3, [])
+    assert checkpoint.restore(checkpoint.make_saver(state), tmp_path) == (3, [])
 
 
 def test_a_damaged_later_checkpoint_does_not_push_out_a_new_one(tmp_path):
@@ -159,10 +162,10 @@ def test_a_damaged_later_checkpoint_does_not_push_out_a_new_one(tmp_path):
     save(make_state(2), tmp_path, 20)
     flip(tmp_path / "ckpt-20.index")
     state = make_state(3)
-    manager = checkpoint.make_manager(state, tmp_path)
-    assert checkpoint.restore(manager)[0] == 10
-    checkpoint.save(manager, 15, 1)
-    assert checkpoint.restore(manager) == (15, [])
+    saver = checkpoint.make_saver(state)
+    assert checkpoint.restore(saver, tmp_path)[0] == 10
+    checkpoint.save(saver, tmp_path, 15, 1)
+    assert checkpoint.restore(saver, tmp_path) == (15, [])
 
 
 def test_what_a_killed_process_was_writing_is_cleaned_up(tmp_path):

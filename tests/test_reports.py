@@ -44,7 +44,7 @@ def test_an_epoch_is_one_line_of_sums():
 def test_a_summary_states_bound_estimate_and_units():
     likelihood = {"nll": 91.2, "nll_standard_error": 0.228}
     likelihood |= {"importance_samples": 5000, "bfloat16": False}
-    assert reports.summary(EVALUATION | likelihood, (12,), seconds=12.34) == (
+    assert reports.summary(EVALUATION | likelihood, 10_000, (12,), seconds=12.34) == (
         "Data set      mnist, 10,000 test images\n"
         "Binarization  dynamic, seed 7\n"
         "Test -ELBO    99.99 nats an image\n"
@@ -59,7 +59,7 @@ def test_a_summary_states_bound_estimate_and_units():
         "Evaluated     in 3.2 s"
     )
     one_image = EVALUATION | likelihood | {"nll_standard_error": None}
-    assert "-log p(x)     91.20 (5,000" in reports.summary(one_image, (12,))
+    assert "-log p(x)     91.20 (5,000" in reports.summary(one_image, 10_000, (12,))
 
 
 GREY = {"binarization": "none", "loss": 87.654}
@@ -78,12 +78,13 @@ TWO_LAYERS = {"active_units": [21, 5], "kl_per_dim": [[1.5, 0.5], [0.25]]}
     ],
 )
 def test_a_summary_says_what_the_numbers_are_of(changes, dims, expected):
-    assert expected in reports.summary(EVALUATION | changes, dims)
+    assert expected in reports.summary(EVALUATION | changes, 10_000, dims)
 
 
 def test_a_conditional_likelihood_is_said_to_be_one():
     record = EVALUATION | {"given_labels": True, "nll": 1.0, "nll_standard_error": 0.1}
     record |= {"importance_samples": 10, "bfloat16": True}
-    text = reports.summary(record, (50,))
+    text = reports.summary(record, 20_000, (50,))
     expected = "1.00 +- 0.10 (10 importance samples, products in bfloat16)"
     assert f"-log p(x|y)   {expected}" in text
+    assert "mnist, 10,000 of 20,000 test images" in text
