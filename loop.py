@@ -285,6 +285,12 @@ def load_data(config: flags.Config, recorded) -> datasets.Data:
             f"--validation_size={config.validation_size} and one "
             f"--batch_size={config.batch_size} together: give smaller ones"
         )
+    steps = config.epochs * ((images - config.validation_size) // config.batch_size)
+    if steps > rng.MAX_INDEX:
+        raise ValueError(
+            f"expected at most {rng.MAX_INDEX:,} steps, each with its own random "
+            f"numbers, got {steps:,}: give fewer --epochs"
+        )
     most = max(train_set.labels.max(), test_set.labels.max())
     if config.conditional and most >= mnist.CLASSES:
         raise ValueError(
@@ -379,11 +385,6 @@ def train(job: Run, stop: process.Stop) -> None:
     if done >= total:
         say("Nothing is left to train; more --epochs would go on from here.")
         return
-    if total > rng.MAX_INDEX:
-        raise ValueError(
-            f"expected at most {rng.MAX_INDEX:,} steps, each with its own random "
-            f"numbers, got {total:,}: give fewer --epochs"
-        )
     write_scalars = metrics.make_scalar_writer(job.folder)
     terminal = sys.stderr.isatty()
     stop.noted = True

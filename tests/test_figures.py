@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.image import imread
 
 from core import figures
@@ -81,6 +82,25 @@ def test_figures_are_whole_pictures(tmp_path, name):
     assert min(picture.shape[:2]) > 50
     assert picture.std() > 0.05
     assert [p.name for p in path.parent.iterdir()] == ["figure.png"]
+
+
+def test_a_class_has_its_color_whatever_others_are_there(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure))
+    for labels in (np.array([9, 2, 9]), np.array([9, 9, 9])):
+        figures.latent_space(tmp_path / "x.png", RANDOM.standard_normal([3, 2]), labels)
+    colors = [figure.axes[0].collections[0].get_facecolors()[0] for figure in drawn]
+    np.testing.assert_array_equal(*colors)
+    assert to_hex(colors[0]) == figures.PALETTE[9]
+
+
+def test_a_class_is_named_where_it_outnumbers_the_others():
+    """Its points are half among others, half on their own."""
+    mine = np.arange(90) < 60
+    points = RANDOM.uniform(size=[90, 2])
+    points[:30] += [5, 9]
+    assert np.all(np.abs(figures.home(points, mine, cells=4) - [5.5, 9.5]) < 0.6)
+    assert figures.home(np.zeros([3, 2]), np.array([False, True, False])).shape == (2,)
 
 
 def test_the_latent_space_says_what_it_projects(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ import flags
 import loop
 from core import checkpoint, files, metrics, mnist, step, synthetic
 from tests.conftest import (
+    ROOT,
     as_arguments,
     program,
     run,
@@ -361,6 +362,18 @@ def test_a_run_of_an_earlier_version_goes_on_and_is_evaluated(trained):
     assert checkpoint.read_config(folder)["flags"]["start_from"] == ""
 
 
+def test_figures_of_some_images_leave_those_of_all_alone(small):
+    run(small, epochs=1, figures=True)
+    folder = Path(small["run_dir"], "figures")
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    short = {"run_dir": small["run_dir"], "mode": "evaluate"}
+    run(short, evaluation_images=20)
+    run(short, evaluation_split="validation")
+    for part in ("test_20", "validation_30"):
+        assert {path.name for path in (folder / part).iterdir()} == set(whole)
+    assert all((folder / name).read_bytes() == whole[name] for name in whole)
+
+
 def test_evaluation_takes_a_split_a_subset_and_samples(small, capsys):
     run(small, latent_dim=5)
     short = {"run_dir": small["run_dir"], "mode": "evaluate"}
@@ -482,6 +495,8 @@ def test_lost_checkpoints_are_not_trained_over(trained):
         ValueError, match="metrics of a run but none of its checkpoints"
     ):
         run(trained, epochs=3)
+    with pytest.raises(ValueError, match="none of its checkpoints: put them back"):
+        run({"run_dir": trained["run_dir"], "mode": "evaluate"})
     assert len(timeless(trained["run_dir"])) == 2
 
 
@@ -712,6 +727,10 @@ def test_other_modes_need_a_run(small, mode):
     with pytest.raises(ValueError, match="expected a run to go on from"):
         run(small, mode=mode)
     assert not Path(small["run_dir"]).exists()
+    Path(small["run_dir"]).mkdir()  # a folder of something else
+    with pytest.raises(ValueError, match="expected a run to go on from"):
+        run(small, mode=mode)
+    assert not list(Path(small["run_dir"]).iterdir())
 
 
 def test_a_batch_larger_than_the_data_is_refused(small):
@@ -719,15 +738,19 @@ def test_a_batch_larger_than_the_data_is_refused(small):
         run(small, batch_size=301)
     with pytest.raises(ValueError, match="--validation_size=330"):
         run(small, validation_size=330)
+    with pytest.raises(ValueError, match="at most 268,435,456 steps"):
+        run(small, epochs=10**8)
 
 
 @pytest.mark.usefixtures("unreported")
-def test_a_loss_that_is_not_finite_stops_the_run(trained):
+def test_a_loss_that_is_not_finite_stops_the_run(trained, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["loop.py", "--learning_rate=1e30", "--epochs=3"])
     before = weights_and_moments(trained["run_dir"])
     message = (
         r"the loss is (nan|inf) at step \d+, epoch 3, learning rate 1e\+30; the first "
         r"variable whose gradient is not finite: (en|de)coder/.*/[wb]\. The checkpoint "
-        r"of step 30 is kept; go on from it with: .* --learning_rate=1e\+29"
+        r"of step 30 is kept; go on from it with: .* loop.py --epochs=3 "
+        r"--learning_rate=1e\+29"
     )
     with pytest.raises(ValueError, match=message):
         run(trained, epochs=3, learning_rate=1e30)
@@ -788,6 +811,26 @@ def test_the_program_says_what_is_wrong_in_one_line(small, tmp_path):
         assert errors.startswith("error: ") and errors.count("\n") == 1
         assert message in errors
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_mistake_in_the_code_is_shown_to_a_debugger(small, eager):
+    """With --eager it is a traceback that names the line, else one line."""
+    script = """if True:
+        import runpy, sys
+        import tensorflow as tf
+        from core import vae
+        right = vae.decode
+        vae.decode = lambda p, z, *rest: right(p, tf.concat([z, z], -1), *rest)
+        runpy.run_path("loop.py", run_name="__main__")
+    """
+    process = program(
+        *as_arguments(small | {"eager": eager}), script=("-c", script), cwd=ROOT
+    )
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert ("core/networks.py" in errors and "Traceback" in errors) == eager
+    assert any(line.startswith("error: ") for line in errors.split("\n")) != eager
 
 
 @pytest.mark.parametrize("hang", [False, True])
