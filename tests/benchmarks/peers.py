@@ -47,7 +47,7 @@ def make_run(images: int = 0, **settings):
     from core import datasets
 
     sizes = tuple(settings.pop("hidden_sizes"))
-    defaults = dict(epochs=10**6, validation_size=0, run_dir="not-written")
+    defaults = dict(epochs=1000, validation_size=0, run_dir="not-written")
     config = loop.flags.Config(**defaults | settings, hidden_sizes=sizes)
     data = loop.load_data(config, None)
     if images:
@@ -199,7 +199,7 @@ def keras_fit(turns, data_dir, hidden_sizes, latent_dim, activation, batch_size)
     optimizer = keras.optimizers.Adam(RATE, BETA1, BETA2, EPSILON)
     model.compile(optimizer=optimizer, jit_compile=True)
     more = dict(verbose=0, callbacks=[Clock()])
-    model.fit(x, batch_size=batch_size, epochs=10**6, **more)
+    model.fit(x, batch_size=batch_size, epochs=1000, **more)
 
 
 def pytorch(turns, data_dir, hidden_sizes, latent_dim, activation, batch_size):
