@@ -530,8 +530,8 @@ def blame(job: Run, values, done: int, squares=()) -> str:
 def command(job: Run, *more: str) -> str:
     """The command line that goes on with this run; of a flag given twice, the last."""
     again = ["--resume=auto"] if job.config.resume == "never" else []
-    changed = {flag.split("=")[0] for flag in more}
-    kept = [flag for flag in sys.argv if flag.split("=")[0] not in changed]
+    changed = tuple(flag.split("=")[0] + "=" for flag in more)
+    kept = [flag for flag in sys.argv if not flag.startswith(changed)]
     return shlex.join([sys.executable, *kept, *again, *more])
 
 
