@@ -72,7 +72,7 @@ def summary(
             + (", products in bfloat16)" if record["bfloat16"] else ")")
         )
     for i, kl_per_dim in enumerate(kls, start=1):
-        texts = [f"{kl:.2f}" for kl in kl_per_dim]
+        texts = [f"{round(kl, 2) + 0.0:.2f}" for kl in kl_per_dim]  # never -0.00
         rows = [" ".join(texts[j : j + 10]) for j in range(0, len(texts), 10)]
         lines["KL by unit" if one_layer else f"KL, layer {i}"] = INDENT.join(rows)
     lines |= {
