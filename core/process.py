@@ -5,6 +5,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
@@ -67,6 +68,10 @@ class Stop:
     noted = False
 
     def __init__(self):
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._swallowed
+        self._listen()
+
+    def _listen(self):
         for number in ENDING:
             signal.signal(number, self._request)
 
@@ -76,6 +81,13 @@ class Stop:
         self.signal = number
         if not self.noted:
             raise Interrupted
+
+    def _swallowed(self, unraisable):
+        """Python drops exceptions in a destructor: ask again a little later."""
+        if unraisable.exc_type is not Interrupted:
+            return self._hook(unraisable)
+        self._listen()
+        threading.Timer(0.02, os.kill, (os.getpid(), self.signal)).start()
 
 
 def ignore_signals() -> None:

@@ -82,3 +82,24 @@ def test_signals_are_noted_in_training_and_obeyed_elsewhere():
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def test_a_signal_in_a_destructor_stops_the_program_a_little_later():
+    """Python drops an exception there, and would print that it did."""
+    script = """if True:
+        import os, signal, time
+        from core import process
+        process.Stop()
+        class Last:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
+        try:
+            Last()
+            time.sleep(5)
+            print("went on")
+        except process.Interrupted:
+            print("stopped")
+    """
+    process = python(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.communicate(timeout=20) == (b"stopped\n", b"")
