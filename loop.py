@@ -91,17 +91,15 @@ def main(argv) -> int:
     logging.set_verbosity(logging.ERROR)  # TensorFlow narrates its checkpoints
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a path in a narrow locale
-    stop = process.Stop()
+    mode = flags.config().mode
+    stop = process.Stop(
+        "Stopped; what was saved is there, and the same command (with --resume=auto) "
+        "goes on from it."
+        if mode == "train"
+        else f"Stopped; the same command begins --mode={mode} anew."
+    )
     try:
         run(flags.config(), flags.given(), stop)
-    except process.Interrupted:
-        mode = flags.config().mode
-        say(
-            "Stopped; what was saved is there, and the same command (with "
-            "--resume=auto) goes on from it."
-            if mode == "train"
-            else f"Stopped; the same command begins --mode={mode} anew."
-        )
     except (
         ValueError,
         OSError,
