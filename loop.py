@@ -91,15 +91,15 @@ def main(argv) -> int:
     logging.set_verbosity(logging.ERROR)  # TensorFlow narrates its checkpoints
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a path in a narrow locale
-    mode = flags.config().mode
+    config = flags.config()
     stop = process.Stop(
         "Stopped; what was saved is there, and the same command (with --resume=auto) "
         "goes on from it."
-        if mode == "train"
-        else f"Stopped; the same command begins --mode={mode} anew."
+        if config.mode == "train"
+        else f"Stopped; the same command begins --mode={config.mode} anew."
     )
     try:
-        run(flags.config(), flags.given(), stop)
+        run(config, flags.given(), stop)
     except (
         ValueError,
         OSError,
@@ -107,7 +107,7 @@ def main(argv) -> int:
         MemoryError,
         OverflowError,
     ) as error:
-        if isinstance(error, tf.errors.InvalidArgumentError) and flags.config().eager:
+        if isinstance(error, tf.errors.InvalidArgumentError) and config.eager:
             raise  # shapes that do not fit: a mistake in the code, for its debugger
         message = " ".join(str(error).split())
         if isinstance(error, MemoryError) or "OOM when" in message:

@@ -60,9 +60,10 @@ def save(saver, folder: Path, step: int, keep: int) -> None:
     listed = [f'model_checkpoint_path: "ckpt-{step}"\n']
     listed += [f'all_model_checkpoint_paths: "ckpt-{n}"\n' for n in kept[:keep][::-1]]
     files.write_whole(folder / TF_LIST, "".join(listed).encode())
-    for old in set(saved) - set(kept[:keep]):
-        for path in _parts(folder)[old]:
-            path.unlink()
+    for number, paths in _parts(folder).items():
+        if number not in kept[:keep]:
+            for path in paths:
+                path.unlink()
 
 
 def restore(saver, folder: Path) -> tuple[int | None, list[str]]:

@@ -800,8 +800,10 @@ def test_the_program_says_what_is_wrong_in_one_line(small, tmp_path):
     assert "total, resumed ones included" in process.communicate(timeout=60)[0]
     (tmp_path / "file").write_text("mine")
     in_the_way = as_arguments(small | {"run_dir": str(tmp_path / "file")})
+    too_large = as_arguments(small | {"hidden_sizes": (10**9,)})
     for arguments, code, message in (
-        (in_the_way, 1, "file"),
+        (in_the_way, 1, "choose another --run_dir"),
+        (too_large, 1, "out of memory: choose smaller sizes"),
         (["--epochs=0"], 2, "--epochs=0"),
     ):
         process = program(*arguments)
