@@ -516,7 +516,7 @@ def blame(job: Run, values, done: int, squares=()) -> str:
     )
     rate = float(learning_rate_at(job, done - 1))
     lower = job.config.learning_rate / 10
-    saved = checkpoint.saved_steps(job.folder)[0]
+    saved, _ = checkpoint.newest(job.folder)
     return (
         f"the loss is {values[0]:g} at step {done}, epoch "
         f"{-(-done // job.steps_per_epoch)}, learning rate {rate:g}; {what}. The "

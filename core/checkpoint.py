@@ -75,7 +75,7 @@ def restore(saver, folder: Path) -> tuple[int | None, list[str]]:
     Raises:
       ValueError: all are damaged, or it is a checkpoint of another model.
     """
-    step, skipped = _newest(folder)
+    step, skipped = newest(folder)
     if step is not None:
         with _refusing_others(folder, step):
             saver.restore(f"{folder}/ckpt-{step}").assert_consumed()
@@ -89,7 +89,7 @@ def start_from(folder: Path, state) -> tuple[int, list[str]]:
     Raises:
       ValueError: there are none that can be used, or they are of another model.
     """
-    step, skipped = _newest(folder)
+    step, skipped = newest(folder)
     if step is None:
         raise ValueError(f"{folder}: expected a run to start from, got no checkpoint")
     path = f"{folder}/ckpt-{step}"
@@ -105,7 +105,7 @@ def start_from(folder: Path, state) -> tuple[int, list[str]]:
     return step, skipped
 
 
-def _newest(folder: Path) -> tuple[int | None, list[str]]:
+def newest(folder: Path) -> tuple[int | None, list[str]]:
     """The step of the newest whole checkpoint, and why newer ones were passed over."""
     skipped = []
     for step in saved_steps(folder):

@@ -757,6 +757,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(trained, monkeypatch):
     after = weights_and_moments(trained["run_dir"])
     for name in before:
         np.testing.assert_array_equal(before[name], after[name])
+    (Path(trained["run_dir"]) / "ckpt-30.index").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="The checkpoint of step 15 is kept"):
+        run(trained, epochs=3, learning_rate=1e30)
     run(trained, epochs=3)
 
 
