@@ -179,6 +179,8 @@ FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 SIZES = [name for name, field in FIELDS.items() if type(field.default) is tuple]
 OF_RUN = [name for name, field in FIELDS.items() if field.metadata["of_run"]]
 OF_MODEL = [name for name, field in FIELDS.items() if field.metadata["of_model"]]
+OF_LOSS = ["objective", "num_samples", "estimator", "beta", "warmup_epochs"]
+OF_LOSS += ["free_bits"]
 
 
 def _define():
@@ -193,14 +195,14 @@ def _define():
         elif field.type is int:
             flags.DEFINE_integer(name, field.default, help, **bounds)
         elif field.type is float:
-            flags.DEFINE_float(name, field.default, help, **bounds)
+            flags.DEFINE_float(name, field.default, help)
         elif field.type is str:
             flags.DEFINE_string(name, field.default, help)
         else:
             flags.DEFINE_list(name, [str(n) for n in field.default], help)
     for name in SIZES:
         pair = name in ("filters", "latent_dims")
-        _check(
+        _require(
             name,
             lambda sizes, pair=pair: (
                 (len(sizes) == 2 if pair else sizes)
@@ -208,13 +210,13 @@ def _define():
             ),
             f"{'two ' if pair else ''}positive sizes joined by commas, such as 512,256",
         )
-    _check("learning_rate", lambda x: 0 < x < float("inf"), "a positive number")
+    _require("learning_rate", lambda x: 0 < x < float("inf"), "a positive number")
     for name in ("beta1", "beta2", "ema_decay"):
-        _check(name, lambda beta: 0 <= beta < 1, "a number in [0, 1)")
+        _require(name, lambda beta: 0 <= beta < 1, "a number in [0, 1)")
     for name in ("epsilon", "clip_norm", "beta", "free_bits"):
-        _check(name, lambda x: 0 <= x < float("inf"), "a finite number, at least 0")
+        _require(name, lambda x: 0 <= x < float("inf"), "a finite number, at least 0")
     for folder in ("run_dir", "start_from"):
-        _check(
+        _require(
             folder,
             lambda name, folder=folder: (
                 (name or folder == "start_from") and not set(name) & set("*?[]\\\0")
@@ -223,7 +225,7 @@ def _define():
         )
 
 
-def _check(name, is_good, expected):
+def _require(name, is_good, expected):
     flags.register_validator(name, is_good, f"expected {expected}")
 
 
@@ -318,7 +320,7 @@ def config() -> Config:
     """The parsed flags."""
     values = {name: flags.FLAGS[name].value for name in FIELDS}
     sizes = {name: tuple(int(n) for n in values[name]) for name in SIZES}
-    if values["data_dir"]:  # a run is gone on with from anywhere
+    if values["data_dir"]:  # a run can go on from any working directory
         values["data_dir"] = os.path.abspath(values["data_dir"])
     return Config(**values | sizes)
 
@@ -360,16 +362,16 @@ def settle(config: Config, given: set[str], past: Config) -> Config:
     Raises:
       ValueError: a flag that shapes the run differs from the run's.
     """
-    kept = set(OF_RUN)
+    fixed = OF_RUN
     if config.mode != "train":
-        kept &= given - ({"seed"} if config.mode == "generate" else set())
+        free = {"seed"} if config.mode == "generate" else set()
+        fixed = [name for name in OF_RUN if name in given - free]
         stated = {name: getattr(config, name) for name in given | {"mode", "run_dir"}}
         if "dataset" in given:
             stated["data_dir"] = ""
+        # A run that was trained with --eager is evaluated so only if asked.
         config = dataclasses.replace(past, **{"eager": False} | stated)
-    refuse_others(
-        [name for name in OF_RUN if name in kept], config, past, config.run_dir
-    )
+    refuse_others(fixed, config, past, config.run_dir)
     check(config, given)
     return config
 
@@ -396,14 +398,12 @@ def text(config: Config, name: str) -> str:
 
 def changes(config: Config, past: Config) -> list[str]:
     """The flags, of those that a run may change, whose change changes its numbers."""
-    names = (
-        "objective num_samples estimator beta warmup_epochs free_bits learning_rate "
-        "learning_rate_schedule beta1 beta2 epsilon clip_norm jit eager"
-    )
+    names = [*OF_LOSS, "learning_rate", "learning_rate_schedule", "beta1", "beta2"]
+    names += ["epsilon", "clip_norm", "jit", "eager"]
     if "cosine" in (config.learning_rate_schedule, past.learning_rate_schedule):
-        names += " epochs"
+        names.append("epochs")
     return [
         f"--{name} was {text(past, name)} and is {text(config, name)}"
-        for name in names.split()
+        for name in names
         if getattr(past, name) != getattr(config, name)
     ]

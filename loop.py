@@ -26,9 +26,8 @@ from core.process import say
 
 if __name__ == "__main__":
     process.open_closed_streams()
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # until `Stop` there is nothing to save
+    # Until `Stop` there is nothing to save.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     app.define_help_flags()
     flags.parse(sys.argv)  # before TensorFlow's slow import: a typo shows at once
 
@@ -59,19 +58,20 @@ with process.stderr_off():  # which TensorFlow's import fills, whatever one asks
 
 BLOCK_SAMPLES = 12_800  # in one compiled call: a second or less, then a stop is seen
 CONV_COST = 10  # of a sample, roughly, where a dense one costs 1
-DRAWN = 400  # of the digits that are generated, in the picture
-# What a disk answers that cannot be written; TensorFlow's words for it have no number.
+PICTURED = 400  # at most so many of the generated digits
+# Errors of a disk that cannot be written. None: TensorFlow's, which carry no number.
 NO_ROOM = (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 NO_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.EPERM)
+MENDABLE = (ValueError, OSError, tf.errors.OpError, MemoryError, OverflowError)
 
 
-class Run(NamedTuple):
+class Job(NamedTuple):
     """Everything that training, evaluating and drawing need."""
 
     config: flags.Config
     folder: Path
-    data: datasets.Data  # grey
-    held_out: Callable  # name of a split -> that `Split`, binarized once for the run
+    data: datasets.Data | None  # grey; None in --mode=generate
+    fixed: Callable  # name of a split -> that `Split` as every evaluation sees it
     to_batch: Callable  # (uint8 pixels, labels) -> x, y
     infer: Callable  # (params, x, noise, y=y) -> Inference
     decode: Callable  # (params, z, y=y) -> logits of p(x|z)
@@ -100,45 +100,43 @@ def main(argv) -> int:
     )
     try:
         run(config, flags.given(), stop)
-    except (
-        ValueError,
-        OSError,
-        tf.errors.OpError,
-        MemoryError,
-        OverflowError,
-    ) as error:
+    except MENDABLE as error:
         if isinstance(error, tf.errors.InvalidArgumentError) and config.eager:
             raise  # shapes that do not fit: a mistake in the code, for its debugger
-        message = " ".join(str(error).split())
-        if isinstance(error, MemoryError) or "OOM when" in message:
-            message = (
-                "out of memory: choose smaller sizes, or a smaller --batch_size or "
-                "--num_samples"
-            )
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            message += (
-                "; what was saved before is intact: make room, or choose a --run_dir "
-                "that can be written, and run the same command again (with "
-                "--resume=auto)"
-            )
-        elif isinstance(error, OSError) and error.errno in NO_FOLDER:
-            message += "; expected a place for a folder: choose another --run_dir"
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {explain(error)}", file=sys.stderr)
         return 1
     finally:
         process.ignore_signals()
     return 128 + stop.signal if stop.signal else 0
 
 
+def explain(error: Exception) -> str:
+    """The error in one line, and what can be done about it."""
+    message = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "OOM when" in message:
+        return (
+            "out of memory: choose smaller sizes, or a smaller --batch_size or "
+            "--num_samples"
+        )
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        message += (
+            "; what was saved before is intact: make room, or choose a --run_dir that "
+            "can be written, and run the same command again (with --resume=auto)"
+        )
+    elif isinstance(error, OSError) and error.errno in NO_FOLDER:
+        message += "; expected a place for a folder: choose another --run_dir"
+    return message
+
+
 def run(config: flags.Config, given: set[str], stop) -> None:
     """One run of the program, in the mode that the flags ask for."""
     with contextlib.ExitStack() as held:
         folder = Path(config.run_dir)
-        refuse(config)  # before a file is made in a folder that is no run's
+        refuse(config)  # before the lock makes a file in a folder that is no run's
         locked = folder.exists()
         if locked:
             held.enter_context(files.lock(folder))
-            refuse(config)  # for what another process did until then
+            refuse(config)  # another process may have changed it in between
         recorded = checkpoint.read_config(folder)
         past = None
         if recorded:
@@ -148,13 +146,12 @@ def run(config: flags.Config, given: set[str], stop) -> None:
             refuse_other_models(config)
         if config.eager:
             tf.config.run_functions_eagerly(True)
-        if config.mode == "generate":
-            job = prepare(config, None)
-            restore(job, recorded)
+        generate = config.mode == "generate"
+        job = prepare(config, None if generate else load_data(config, recorded))
+        done = restore(job, recorded) if recorded else None
+        if generate:
             generate_digits(job)
             return
-        job = prepare(config, load_data(config, recorded))
-        done = restore(job, recorded) if recorded else None
         if config.mode == "train":
             if not locked:
                 held.enter_context(files.lock(folder))
@@ -175,7 +172,7 @@ def run(config: flags.Config, given: set[str], stop) -> None:
 def refuse(config: flags.Config) -> None:
     """Raise ValueError if what is in the run folder is not what was asked for."""
     folder, training = Path(config.run_dir), config.mode == "train"
-    saved = checkpoint.saved_steps(folder)
+    saved = checkpoint.steps_on_disk(folder)
     if not saved and metrics.read(folder / "metrics.jsonl"):
         raise ValueError(
             f"{folder} holds the metrics of a run but none of its checkpoints: put "
@@ -198,7 +195,7 @@ def refuse_other_models(config: flags.Config) -> None:
     folder = Path(config.start_from)
     with naming_the_start(config):
         recorded = checkpoint.read_config(folder)
-        if not recorded or not checkpoint.saved_steps(folder):
+        if not recorded or not checkpoint.steps_on_disk(folder):
             raise ValueError(
                 "expected the folder of a trained run of the same model; train one "
                 "there first, with the same "
@@ -210,14 +207,14 @@ def refuse_other_models(config: flags.Config) -> None:
 
 @contextlib.contextmanager
 def naming_the_start(config: flags.Config):
-    """What is wrong with --start_from's folder is said to be so."""
+    """Begin the text of an error with --start_from=FOLDER."""
     try:
         yield
     except (ValueError, OSError) as error:
         raise ValueError(f"--start_from={config.start_from}: {error}") from error
 
 
-def prepare(config: flags.Config, data: datasets.Data | None) -> Run:
+def prepare(config: flags.Config, data: datasets.Data | None) -> Job:
     """The model, new, and what belongs to it; without `data` it can only generate."""
     to_batch = partial(
         batches.to_batch,
@@ -231,14 +228,14 @@ def prepare(config: flags.Config, data: datasets.Data | None) -> Run:
         for function in (model.infer, model.decode, model.generate)
     )
     state = step.init_state(params, ema=bool(config.ema_decay))
-    hold_out = partial(
-        datasets.hold_out, data, binarization=config.binarization, seed=config.seed
+    fix = partial(
+        datasets.fix, data, binarization=config.binarization, seed=config.seed
     )
-    return Run(
+    return Job(
         config=config,
         folder=Path(config.run_dir),
         data=data,
-        held_out=cache(hold_out),
+        fixed=cache(fix),
         to_batch=to_batch,
         infer=infer,
         decode=decode,
@@ -258,15 +255,15 @@ def build(config: flags.Config, mean_pixel: float):
         classes=mnist.CLASSES if config.conditional else 0,
         filters=config.filters if config.architecture == "conv" else (),
     )
-    sizes = config.seed, config.hidden_sizes
+    seed, hidden_sizes = config.seed, config.hidden_sizes
     if config.stochastic_layers == 1:
-        return vae, vae.init(*sizes, config.latent_dim, **shared)
-    upper = config.upper_hidden_sizes
-    return hierarchical, hierarchical.init(*sizes, config.latent_dims, upper, **shared)
+        return vae, vae.init(seed, hidden_sizes, config.latent_dim, **shared)
+    upper = config.latent_dims, config.upper_hidden_sizes
+    return hierarchical, hierarchical.init(seed, hidden_sizes, *upper, **shared)
 
 
 def load_data(config: flags.Config, recorded) -> datasets.Data:
-    """The data set that the flags ask for, split and held out.
+    """The data set that the flags ask for, split.
 
     Raises:
       ValueError: it cannot be had, is not the run's, or is too small.
@@ -305,7 +302,7 @@ def load_data(config: flags.Config, recorded) -> datasets.Data:
     return data
 
 
-def restore(job: Run, recorded: dict) -> int | None:
+def restore(job: Job, recorded: dict) -> int | None:
     """Load the newest whole checkpoint, and say what is not as it was; its step."""
     done, notes = checkpoint.restore(job.saver, job.folder)
     made_with = recorded["versions"]["tensorflow"]
@@ -319,13 +316,13 @@ def restore(job: Run, recorded: dict) -> int | None:
     return done
 
 
-def begin(job: Run, done: int | None, recorded, past) -> None:
+def begin(job: Job, done: int | None, recorded, past) -> None:
     """Make the run's folder ready for the steps after `done`; None begins a run, with
     the weights of --start_from if it is given."""
-    folder = job.folder
+    folder, steps = job.folder, done or 0
     checkpoint.clean(folder)
-    kept = metrics.keep_until(folder / "metrics.jsonl", done or 0)
-    epochs = (done or 0) // job.steps_per_epoch
+    kept = metrics.keep_until(folder / "metrics.jsonl", steps)
+    epochs = steps // job.steps_per_epoch
     if kept < epochs:
         say(f"{folder}/metrics.jsonl holds {kept} of the {epochs} epochs' records.")
     elif done and not checkpoint.metrics_are_as_saved(folder, done):
@@ -339,7 +336,7 @@ def begin(job: Run, done: int | None, recorded, past) -> None:
     record = {"flags": dataclasses.asdict(job.config), "versions": versions}
     record |= {"dataset": job.data.record, "start": start}
     checkpoint.write_config(folder, record)
-    checkpoint.save(job.saver, job.folder, done or 0, job.config.keep_checkpoints)
+    checkpoint.save(job.saver, folder, steps, job.config.keep_checkpoints)
 
 
 def current_versions() -> dict:
@@ -351,7 +348,7 @@ def current_versions() -> dict:
     }
 
 
-def starting_weights(job: Run, recorded) -> dict:
+def starting_weights(job: Job, recorded) -> dict:
     """Load the weights of --start_from; what config.json keeps of it, {} for nothing.
 
     A run that was killed before its first checkpoint starts again with the same.
@@ -375,7 +372,7 @@ def starting_weights(job: Run, recorded) -> dict:
 # --- Training -------------------------------------------------------------------------
 
 
-def train(job: Run, stop: process.Stop) -> None:
+def train(job: Job, stop: process.Stop) -> None:
     """Take the steps that are left; when stopped, save and say how to go on."""
     config, per_epoch = job.config, job.steps_per_epoch
     done, total = int(job.state.step), config.epochs * per_epoch
@@ -384,15 +381,14 @@ def train(job: Run, stop: process.Stop) -> None:
         say("Nothing is left to train; more --epochs would go on from here.")
         return
     write_scalars = metrics.make_scalar_writer(job.folder)
-    terminal = sys.stderr.isatty()
-    stop.noted = True
-    with tqdm.tqdm(
-        total=total, initial=done, unit="step", desc="compiling", disable=not terminal
+    stop.deferred = True
+    with tqdm.tqdm(  # shown on a terminal alone
+        total=total, initial=done, unit="step", desc="compiling", disable=None
     ) as bar:
         for done, values in blocks(job):
             bar.set_description(f"epoch {-(-done // per_epoch)}", refresh=False)
-            shown = dict(zip(step.TOTALS[:3], values, strict=False))
-            bar.set_postfix({k: f"{v:.1f}" for k, v in shown.items()}, refresh=False)
+            shown = zip(objective.Losses._fields, values, strict=False)
+            bar.set_postfix({k: f"{v:.1f}" for k, v in shown}, refresh=False)
             bar.update(done - bar.n)
             if done % per_epoch == 0:
                 record = epoch_record(job, done)
@@ -407,13 +403,13 @@ def train(job: Run, stop: process.Stop) -> None:
             if stop.signal:
                 break
     save(job, values, done)
-    stop.noted = False
+    stop.deferred = False
     if stop.signal:
         say(f"Stopped and saved. {position(job)}\nGo on with: {command(job)}")
 
 
-def blocks(job: Run):
-    """Train: after each block of steps, (steps done so far, its last `TOTALS`).
+def blocks(job: Job):
+    """Train: after each block of steps, (steps done so far, `MEASURES` of the last).
 
     Raises:
       ValueError: a loss or a gradient is not finite.
@@ -421,6 +417,7 @@ def blocks(job: Run):
     config, state, per_epoch = job.config, job.state, job.steps_per_epoch
     cost = per_epoch * config.batch_size * config.num_samples
     cost *= CONV_COST if config.architecture == "conv" else 1
+    # Equal blocks, as few as keep each to BLOCK_SAMPLES or little more.
     block_steps = math.ceil(per_epoch / math.ceil(cost / BLOCK_SAMPLES))
     train_step = step.make_train_step(
         make_gradients(job),
@@ -434,22 +431,26 @@ def blocks(job: Run):
     train_block = step.make_train_block(state, train_step, job.to_batch, config.xla)
     noise_shape = [config.num_samples, config.batch_size, sum(config.latents)]
     draw_noise = step.make_draw_noise(config.seed, block_steps, noise_shape)
-    done = int(state.step)
-    compiled = False
+    done, (images, labels) = int(state.step), job.data.train
+
+    def prepare_epoch(epoch):
+        pixels = batches.epoch_pixels(images, config.binarization, config.seed, epoch)
+        order = batches.epoch_order(config.seed, epoch, len(images), config.batch_size)
+        return pixels, labels, order
+
+    # Compile all, so that no epoch's time has it in: a block of no steps, in the middle
+    # of an epoch, changes nothing.
+    none, noise = tf.constant(0), draw_noise(tf.constant(done))
+    train_block(*prepare_epoch(0), noise, tf.constant(1), none)
+    process.return_memory()  # the compiler's: 85 MB by default
     for epoch in range(done // per_epoch, config.epochs):
         start = time.perf_counter()
-        images, labels = job.data.train
-        pixels = batches.epoch_pixels(images, config.binarization, config.seed, epoch)
-        order = batches.epoch_order(config.seed, epoch, len(pixels), config.batch_size)
+        epoch_data = prepare_epoch(epoch)
         while (first := done - epoch * per_epoch) < per_epoch:
-            noise, at = draw_noise(tf.constant(done)), tf.constant(first)
-            if not compiled:  # a block of no steps, so that no epoch's time has it in
-                train_block(pixels, labels, order, noise, at, tf.constant(0))
-                process.return_memory()  # the compiler's: 85 MB by default
-                compiled, start = True, time.perf_counter()
+            noise = draw_noise(tf.constant(done))
             count = min(block_steps, per_epoch - first)
             taken, values, squares = train_block(
-                pixels, labels, order, noise, at, tf.constant(count)
+                *epoch_data, noise, tf.constant(first), tf.constant(count)
             )
             done += int(taken)
             if not np.all(np.isfinite(values)):
@@ -458,10 +459,10 @@ def blocks(job: Run):
             state.seconds.assign(seconds + (state.seconds if first else 0.0))
             yield done, values.numpy()
             start = time.perf_counter()
-        del pixels  # before the next epoch's are drawn: they are a third of the memory
+        del epoch_data  # before the next is drawn: it is a third of the memory
 
 
-def learning_rate_at(job: Run, at):
+def learning_rate_at(job: Job, at):
     """The rate for step number `at` (from 0) of the run."""
     config = job.config
     return adam.learning_rate_at(
@@ -472,25 +473,24 @@ def learning_rate_at(job: Run, at):
     )
 
 
-def make_gradients(job: Run):
+def make_gradients(job: Job):
     """gradients(params, x, noise, y, at step) -> `Losses`, gradients."""
     config = job.config
+    warmup_steps = config.warmup_epochs * job.steps_per_epoch
 
     def gradients(params, x, noise, y, at):
-        return step.loss_and_gradients(
-            *(job.infer, params, x, noise, y),
+        settings = dict(
             objective=config.objective,
             estimator=config.estimator,
-            kl_weight=objective.kl_weight_at(
-                at, config.beta, config.warmup_epochs * job.steps_per_epoch
-            ),
+            kl_weight=objective.kl_weight_at(at, config.beta, warmup_steps),
             free_bits=config.free_bits,
         )
+        return step.loss_and_gradients(job.infer, params, x, noise, y, **settings)
 
     return gradients
 
 
-def save(job: Run, values, done: int) -> None:
+def save(job: Job, values, done: int) -> None:
     """A checkpoint; ValueError if a weight's square is not finite."""
     half_squares = map(tf.nn.l2_loss, tf.nest.flatten(job.state.params))
     if not np.all(np.isfinite(list(half_squares))):
@@ -498,22 +498,17 @@ def save(job: Run, values, done: int) -> None:
     checkpoint.save(job.saver, job.folder, done, job.config.keep_checkpoints)
 
 
-def blame(job: Run, values, done: int, squares=()) -> str:
+def blame(job: Job, values, done: int, squares=()) -> str:
     """What was not finite in step number `done`, and how to go on.
 
     `squares` are the squared norms of the gradients, if one of them is to blame.
     """
-    names = [name for name, _ in networks.named_variables(job.state.params)]
-    bad = [
-        n
-        for n, square in zip(names, squares, strict=False)
-        if not math.isfinite(square)
-    ]
-    what = (
-        f"the first variable whose gradient is not finite: {bad[0]}"
-        if bad
-        else ("every gradient is finite, but the weights are ruined")
-    )
+    what = "every gradient is finite, but the weights are ruined"
+    named = networks.named_variables(job.state.params)
+    for (name, _), square in zip(named, squares, strict=False):
+        if not math.isfinite(square):
+            what = f"the first variable whose gradient is not finite: {name}"
+            break
     rate = float(learning_rate_at(job, done - 1))
     lower = job.config.learning_rate / 10
     saved, _ = checkpoint.newest(job.folder)
@@ -525,7 +520,7 @@ def blame(job: Run, values, done: int, squares=()) -> str:
     )
 
 
-def command(job: Run, *more: str) -> str:
+def command(job: Job, *more: str) -> str:
     """The command line that goes on with this run; of a flag given twice, the last."""
     again = ["--resume=auto"] if job.config.resume == "never" else []
     changed = tuple(flag.split("=")[0] + "=" for flag in more)
@@ -533,7 +528,7 @@ def command(job: Run, *more: str) -> str:
     return shlex.join([sys.executable, *kept, *again, *more])
 
 
-def epoch_record(job: Run, done: int) -> dict:
+def epoch_record(job: Job, done: int) -> dict:
     """The flat record of the epoch that ended with step number `done`.
 
     `train_loss` is what was minimized; `validation_loss` is -ELBO under any objective.
@@ -549,9 +544,7 @@ def epoch_record(job: Run, done: int) -> dict:
         "train_rate": rate,
     }
     if len(job.data.validation.pixels):
-        held_out = job.evaluate(
-            *job.held_out("validation"), datasets.INDEX["validation"]
-        )
+        held_out = job.evaluate(*job.fixed("validation"), datasets.INDEX["validation"])
         record |= {
             "validation_loss": held_out.negative_elbo,
             "validation_distortion": held_out.distortion,
@@ -564,8 +557,8 @@ def epoch_record(job: Run, done: int) -> dict:
 # --- Saying ---------------------------------------------------------------------------
 
 
-def describe(job: Run) -> str:
-    """What is trained on what, in three lines."""
+def describe(job: Job) -> str:
+    """What is trained on what, in two lines."""
     config, data = job.config, job.data.record
     sizes = [networks.PIXELS, *config.hidden_sizes, config.latents[0]]
     if config.architecture == "conv":
@@ -573,10 +566,9 @@ def describe(job: Run) -> str:
     if config.stochastic_layers == 2:
         sizes += [*config.upper_hidden_sizes, config.latents[1]]
     labels = ", given the labels" if config.conditional else ""
-    named = ("objective", "num_samples", "estimator", "beta", "warmup_epochs")
     special = [
         f"--{name}={getattr(config, name)}"
-        for name in (*named, "free_bits")
+        for name in flags.OF_LOSS
         if getattr(config, name) != flags.FIELDS[name].default
     ]
     return (
@@ -588,27 +580,27 @@ def describe(job: Run) -> str:
     )
 
 
-def position(job: Run) -> str:
+def position(job: Job) -> str:
     """Where the run is."""
     epoch, extra = divmod(int(job.state.step), job.steps_per_epoch)
     steps = f" and {extra} of {job.steps_per_epoch} steps" if extra else ""
     return f"Run: {job.folder}, at epoch {epoch}{steps} of {job.config.epochs}"
 
 
-def curves(job: Run) -> list[str]:
+def curves(job: Job) -> list[str]:
     """The fields of metrics.jsonl that the report and the figures need."""
     kinds = ["train", "validation"] if len(job.data.validation.pixels) else ["train"]
-    parts = [f"{kind}_{part}" for kind in kinds for part in step.TOTALS[:3]]
+    parts = [f"{kind}_{part}" for kind in kinds for part in objective.Losses._fields]
     return ["epoch", "step", "seconds", *parts]
 
 
 # --- Evaluating -----------------------------------------------------------------------
 
 
-def report(job: Run) -> None:
+def report(job: Job) -> None:
     """Held-out numbers into evaluations.jsonl and onto the screen, and the figures."""
     config, kind = job.config, job.config.evaluation_split
-    pixels, labels = job.held_out(kind)
+    pixels, labels = job.fixed(kind)
     count = config.evaluation_images or len(pixels)
     split = datasets.Split(pixels[:count], labels[:count])
     record, z_mean = evaluation_record(job, split)
@@ -620,6 +612,7 @@ def report(job: Run) -> None:
         if epoch["step"] <= record["step"]  # a killed run may have got further
     ]
     if config.figures:
+        # After training they are the run's figures, even if of some images alone.
         whole = kind == "test" and len(split.pixels) == len(pixels)
         part = "" if whole or config.mode == "train" else f"{kind}_{len(split.pixels)}"
         draw_figures(job, split, z_mean, history, job.folder / "figures" / part)
@@ -630,12 +623,13 @@ def report(job: Run) -> None:
     say(f"All is in     {job.folder}/")
 
 
-def evaluation_record(job: Run, split: datasets.Split):
+def evaluation_record(job: Job, split: datasets.Split):
     """(the flat record of an evaluation on `split`, its posterior means [N, D])."""
     config, start = job.config, time.perf_counter()
     result = job.evaluate(*split, datasets.INDEX[config.evaluation_split])
     done = int(job.state.step)
     one_or_all = (lambda layers: layers[0]) if len(config.latents) == 1 else list
+    negative_elbo = "loss" if config.binarization == "none" else "negative_elbo"
     record = {
         "split": config.evaluation_split,
         "epoch": done // job.steps_per_epoch,
@@ -645,9 +639,7 @@ def evaluation_record(job: Run, split: datasets.Split):
         "seed": config.seed,
         "given_labels": config.conditional,
         "images": len(split.pixels),
-        "loss" if config.binarization == "none" else "negative_elbo": (
-            result.negative_elbo
-        ),
+        negative_elbo: result.negative_elbo,
         "distortion": result.distortion,
         "rate": result.rate,
         "active_units": one_or_all(result.active_units),
@@ -660,12 +652,11 @@ def evaluation_record(job: Run, split: datasets.Split):
     return record | {"seconds": time.perf_counter() - start}, result.z_mean
 
 
-def probe(job: Run, z_mean, labels) -> dict:
+def probe(job: Job, z_mean, labels) -> dict:
     """What the posterior means tell of the labels, from training to held-out images."""
     config = job.config
-    train = datasets.hold_out(  # not kept: it is large
-        job.data, "train", config.binarization, config.seed
-    )
+    # Not `job.fixed`, which would keep it: it is large.
+    train = datasets.fix(job.data, "train", config.binarization, config.seed)
     encode = evaluate.make_encode(
         job.infer, job.state.averaged, job.to_batch, config.latents
     )
@@ -676,16 +667,15 @@ def probe(job: Run, z_mean, labels) -> dict:
     }
 
 
-def likelihood(job: Run, split: datasets.Split) -> dict:
+def likelihood(job: Job, split: datasets.Split) -> dict:
     """-log p(x) by importance sampling, and its standard error over images."""
     config = job.config
+    model = job.infer, job.state.averaged, job.to_batch
     log_marginal = evaluate.make_log_marginal(
-        *(job.infer, job.state.averaged, job.to_batch, config.seed, config.latents),
-        *(config.xla, config.bfloat16),
+        *model, config.seed, config.latents, config.xla, config.bfloat16
     )
-    terminal = sys.stderr.isatty()
     with tqdm.tqdm(
-        total=len(split.pixels), unit="image", desc="-log p(x)", disable=not terminal
+        total=len(split.pixels), unit="image", desc="-log p(x)", disable=None
     ) as bar:
         log_p = log_marginal(
             *split,
@@ -711,65 +701,54 @@ def pixel_means(logits) -> np.ndarray:
     return tf.sigmoid(logits).numpy().reshape(-1, mnist.SIDE, mnist.SIDE)
 
 
-def one_hot(job: Run, labels):
-    """What the model is given of labels [N]: y [N, 10], or None."""
-    labels = tf.constant(labels, tf.uint8)
-    return job.to_batch(tf.zeros([len(labels), 0], tf.uint8), labels)[1]
-
-
-def prior_samples(job: Run, index: int, labels, styles=None) -> np.ndarray:
+def prior_samples(job: Job, index: int, labels, styles=None) -> np.ndarray:
     """Pixel means [N, 28, 28] of draws from the prior, with labels [N] for a
     conditional model; those with equal `styles` [N] (by default all differ) share z."""
     key = rng.key(job.config.seed, rng.Stream.SAMPLE, index)
     noise = rng.normal(key, [len(labels), sum(job.config.latents)])
     noise = noise if styles is None else tf.gather(noise, styles)
-    y = one_hot(job, labels)
-    parts = [slice(i, i + 1000) for i in range(0, len(labels), 1000)]  # for the memory
-    return np.concatenate(
-        [
-            pixel_means(
-                job.generate(
-                    job.state.averaged, noise[part], y=None if y is None else y[part]
-                )
-            )
-            for part in parts
-        ]
-    )
+    parts = []
+    for i in range(0, len(labels), 1000):  # for the memory
+        y = batches.one_hot(labels[i : i + 1000], job.config.conditional)
+        logits = job.generate(job.state.averaged, noise[i : i + 1000], y=y)
+        parts.append(pixel_means(logits))
+    return np.concatenate(parts)
 
 
 def draw_figures(
-    job: Run, split: datasets.Split, z_mean, history: list[dict], folder: Path
+    job: Job, split: datasets.Split, z_mean, history: list[dict], folder: Path
 ) -> None:
     """All figures of the run; `z_mean` [N, D] are the split's posterior means."""
     conditional, side = job.config.conditional, mnist.SIDE
 
     def decode(z, labels):
-        z, y = tf.constant(z, tf.float32), one_hot(job, labels)
+        y = batches.one_hot(labels, conditional)
+        z = tf.constant(z, tf.float32)
         return pixel_means(job.decode(job.state.averaged, z, y=y))
 
     def images(rows):
         part = (tf.gather(tensor, rows) for tensor in split)
         return job.to_batch(*part)[0].numpy().reshape(-1, side, side)
 
+    kind = job.config.evaluation_split
+    figures.of_images(folder, kind, images, split.labels.numpy(), z_mean, decode)
     rows, columns = np.divmod(np.arange(100), 10)
     samples = prior_samples(job, 0, columns, rows if conditional else None)
-    figures.of_a_run(
-        folder,
-        kind=job.config.evaluation_split,
-        images=images,
-        labels=split.labels.numpy(),
-        z_mean=z_mean,
-        decode=decode,
-        samples=samples.reshape(10, 10, side, side),
-        styles=conditional,
-        standard_prior=len(job.config.latents) == 1,
-    )
+    title = "Pixel means of samples from the prior"
+    title += ": one z a row, one class a column" if conditional else ""
+    samples = samples.reshape(10, 10, side, side)
+    figures.image_rows(folder / "samples.png", title, samples)
+    if job.config.latents == (2,):
+        grid = figures.manifold_grid()
+        for label in range(mnist.CLASSES) if conditional else [0]:
+            name = f"manifold_{label}.png" if conditional else "manifold.png"
+            figures.manifold(folder / name, decode(grid, np.full(len(grid), label)))
     if history:
         path = folder / "learning_curves.png"
         figures.learning_curves(path, history, reports.unit(job.config.binarization))
 
 
-def generate_digits(job: Run) -> None:
+def generate_digits(job: Job) -> None:
     """--num_images digits from the prior, as a picture and as an array."""
     config, count, digit = job.config, job.config.num_images, job.config.digit
     labels = np.full(count, digit) if digit >= 0 else np.arange(count) % mnist.CLASSES
@@ -779,7 +758,7 @@ def generate_digits(job: Run) -> None:
     path = job.folder / "figures" / name
     path.parent.mkdir(exist_ok=True)
     np.save(path.with_suffix(".npy"), digits)
-    shown = digits[:DRAWN]
+    shown = digits[:PICTURED]
     given = f", given {digit}" if digit >= 0 else ""
     columns = math.ceil(math.sqrt(len(shown)))
     columns = mnist.CLASSES if config.conditional else columns
@@ -788,7 +767,7 @@ def generate_digits(job: Run) -> None:
         f"Pixel means of {len(shown)} samples from the prior{given}",
         [shown[i : i + columns] for i in range(0, len(shown), columns)],
     )
-    some = f" of the first {DRAWN}" if count > DRAWN else ""
+    some = f" of the first {PICTURED}" if count > PICTURED else ""
     say(f"{count} digits: float32 [{count}, 28, 28] in {path}.npy")
     say(f"Picture{some}: {path}.png")
 

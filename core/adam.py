@@ -34,8 +34,8 @@ def bias_correction(beta: float, t):
 
 
 def squared_norms(grads):
-    """The sum of squares of each gradient, [V]; inf or nan where a gradient is, or is
-    beyond 1e19, which no step survives either.
+    """The sum of squares of each gradient, [V]. Not finite where a gradient is not, nor
+    where one is beyond 1e19 and its square overflows: no step survives either.
 
     Each row is summed by a product with ones: a plain sum to a scalar costs a tenth of
     the whole step under XLA on a CPU.

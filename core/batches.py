@@ -8,16 +8,6 @@ import numpy as np
 import tensorflow as tf
 
 from core import mnist, rng
-from core.mnist import Digits
-
-
-def split(digits: Digits, validation_size: int) -> tuple[Digits, Digits]:
-    """(all but the last `validation_size` images, those last images)."""
-    edge = len(digits.images) - validation_size
-    return (
-        Digits(digits.images[:edge], digits.labels[:edge]),
-        Digits(digits.images[edge:], digits.labels[edge:]),
-    )
 
 
 def flatten(images: np.ndarray) -> tf.Tensor:
@@ -50,37 +40,34 @@ def _less_than_pixel(u, images):
 
 def epoch_pixels(images, binarization: str, seed: int, epoch: int) -> tf.Tensor:
     """The training set uint8 [N, 784] as epoch `epoch` (from 0) sees it."""
-    if binarization == "dynamic":
-        return binarize(images, rng.key(seed, rng.Stream.BINARIZE, epoch + 1))
-    if binarization == "static":
-        return binarize(images, rng.key(seed, rng.Stream.BINARIZE, 0))
-    return _fixed_pixels(images, binarization)
+    index = epoch + 1 if binarization == "dynamic" else 0
+    return _pixels(images, binarization, rng.key(seed, rng.Stream.BINARIZE, index))
 
 
-def held_out_pixels(images, index: int, binarization: str, seed: int) -> tf.Tensor:
-    """A validation or test set uint8 [N, 784]: one fixed draw for the whole run.
-
-    `index` numbers the split, so that no two share their randomness.
-    """
-    if binarization in ("dynamic", "static"):
-        return binarize(images, rng.key(seed, rng.Stream.EVALUATE, 2 * index))
-    return _fixed_pixels(images, binarization)
+def fixed_pixels(images, binarization: str, seed: int, index: int) -> tf.Tensor:
+    """Split number `index`, uint8 [N, 784], as every evaluation of the run sees it."""
+    return _pixels(images, binarization, rng.key(seed, rng.Stream.EVALUATE, 2 * index))
 
 
-def _fixed_pixels(images, binarization):
+def _pixels(images, binarization, key):
     if binarization == "threshold":
         return tf.cast(images >= 128, tf.uint8)
-    return images
+    return images if binarization == "none" else binarize(images, key)
 
 
 def to_batch(pixels, labels, binarization: str, conditional=False, dtype=tf.float32):
     """uint8 pixels [B, 784] and labels [B] -> what the model sees.
 
-    x is in [0, 1]; y is one-hot [B, 10], or None for a model without labels.
+    x is in [0, 1]; y as by `one_hot`.
     """
     x = tf.cast(pixels, dtype)
     x = x * (1 / 255) if binarization == "none" else x
-    return x, tf.one_hot(labels, mnist.CLASSES, dtype=dtype) if conditional else None
+    return x, one_hot(labels, conditional, dtype)
+
+
+def one_hot(labels, conditional: bool, dtype=tf.float32):
+    """Labels [B] as y [B, 10]; None for a model without labels."""
+    return tf.one_hot(labels, mnist.CLASSES, dtype=dtype) if conditional else None
 
 
 def epoch_order(seed: int, epoch: int, num_images: int, batch_size: int) -> tf.Tensor:

@@ -55,13 +55,20 @@ def save(saver, folder: Path, step: int, keep: int) -> None:
     digests = {path.name: files.sha256(path) for path in parts}
     seal = {"files": digests, "metrics": files.sha256(folder / METRICS)}
     files.write_json(folder / f"ckpt-{step}.json", seal)
-    saved = saved_steps(folder)  # those after `step` were passed over as damaged
-    kept = [n for n in saved if n <= step and (folder / f"ckpt-{n}.json").exists()]
-    listed = [f'model_checkpoint_path: "ckpt-{step}"\n']
-    listed += [f'all_model_checkpoint_paths: "ckpt-{n}"\n' for n in kept[:keep][::-1]]
-    files.write_whole(folder / TF_LIST, "".join(listed).encode())
-    for number, paths in _parts(folder).items():
-        if number not in kept[:keep]:
+    _keep_newest(folder, step, keep)
+
+
+def _keep_newest(folder: Path, step: int, keep: int) -> None:
+    """List the newest `keep` whole checkpoints up to `step`, and delete all others:
+    older ones, and later ones, which were passed over as damaged."""
+    found = _parts(folder)
+    whole = [n for n in sorted(found) if (folder / f"ckpt-{n}.json").exists()]
+    kept = [n for n in whole if n <= step][-keep:]
+    lines = [f'model_checkpoint_path: "ckpt-{step}"\n']
+    lines += [f'all_model_checkpoint_paths: "ckpt-{n}"\n' for n in kept]
+    files.write_whole(folder / TF_LIST, "".join(lines).encode())
+    for number, paths in found.items():
+        if number not in kept:
             for path in paths:
                 path.unlink()
 
@@ -70,7 +77,7 @@ def restore(saver, folder: Path) -> tuple[int | None, list[str]]:
     """Load the newest whole checkpoint: every variable, and nothing left over.
 
     Returns its step, and a line about each newer one that was passed over. The step
-    is None where the folder has no checkpoint at all.
+    is None where there is none, or a damaged one of step 0 alone.
 
     Raises:
       ValueError: all are damaged, or it is a checkpoint of another model.
@@ -106,14 +113,17 @@ def start_from(folder: Path, state) -> tuple[int, list[str]]:
 
 
 def newest(folder: Path) -> tuple[int | None, list[str]]:
-    """The step of the newest whole checkpoint, and why newer ones were passed over."""
+    """The step of the newest whole checkpoint, and why newer ones were passed over.
+
+    Without one that is whole a run begins anew, if it had taken no step.
+    """
     skipped = []
-    for step in saved_steps(folder):
+    for step in steps_on_disk(folder):
         reason = _damage(folder, step)
         if not reason:
             return step, skipped
         skipped.append(f"Passed over {folder}/ckpt-{step}: {reason}.")
-    if skipped and saved_steps(folder) != [0]:
+    if skipped and steps_on_disk(folder) != [0]:
         raise ValueError(
             f"no checkpoint can be used. {' '.join(skipped)} Put one back, or choose "
             "another folder"
@@ -134,7 +144,7 @@ def _refusing_others(folder: Path, step: int):
         ) from error
 
 
-def saved_steps(folder: Path) -> list[int]:
+def steps_on_disk(folder: Path) -> list[int]:
     """The steps of which there is any part of a checkpoint, newest first."""
     return sorted(_parts(folder), reverse=True)
 
@@ -197,7 +207,7 @@ def read_config(folder: Path) -> dict | None:
       ValueError: it is damaged, or missing beside checkpoints.
     """
     path = folder / CONFIG
-    if not path.exists() and not saved_steps(folder):
+    if not path.exists() and not steps_on_disk(folder):
         return None
     try:
         config = files.read_json(path)

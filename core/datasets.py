@@ -1,4 +1,4 @@
-"""The data set that is asked for: found, split, and held out."""
+"""The data set that is asked for: found, split, and fixed for evaluation."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,11 +7,8 @@ import tensorflow as tf
 
 from core import batches, mnist, synthetic
 
-INDEX = {
-    "validation": 0,
-    "test": 1,
-    "train": 2,
-}  # of the streams EVALUATE and LIKELIHOOD
+# Of the streams EVALUATE and LIKELIHOOD.
+INDEX = {"validation": 0, "test": 1, "train": 2}
 
 
 class Split(NamedTuple):
@@ -57,15 +54,14 @@ def find(dataset: str, data_dir: str, say):
 
 def split(name: str, train_set, test_set, validation_size: int) -> Data:
     """The last `validation_size` images of the training `Digits` become a set."""
-    sha256 = mnist.checksum(train_set, test_set)
-    train_set, validation_set = batches.split(train_set, validation_size)
+    edge = len(train_set.images) - validation_size
+    parts = [a[:edge] for a in train_set], [a[edge:] for a in train_set], test_set
     train, validation, test = (
-        Split(batches.flatten(images), tf.constant(labels))
-        for images, labels in (train_set, validation_set, test_set)
+        Split(batches.flatten(images), tf.constant(labels)) for images, labels in parts
     )
     record = {
         "name": name,
-        "sha256": sha256,
+        "sha256": mnist.checksum(train_set, test_set),
         "train_images": len(train.pixels),
         "validation_images": len(validation.pixels),
         "test_images": len(test.pixels),
@@ -73,8 +69,8 @@ def split(name: str, train_set, test_set, validation_size: int) -> Data:
     return Data(record, train, validation, test)
 
 
-def hold_out(data: Data, name: str, binarization: str, seed: int) -> Split:
-    """The split of that name as evaluation sees it: drawn once for the whole run."""
+def fix(data: Data, name: str, binarization: str, seed: int) -> Split:
+    """The split of that name as evaluation sees it: one draw for the whole run."""
     images, labels = getattr(data, name)
-    index = INDEX[name]
-    return Split(batches.held_out_pixels(images, index, binarization, seed), labels)
+    pixels = batches.fixed_pixels(images, binarization, seed, INDEX[name])
+    return Split(pixels, labels)

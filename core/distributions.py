@@ -20,24 +20,20 @@ def gaussian_log_prob(z, mean, log_var):
     return -0.5 * (scaled + log_var + math.log(2 * math.pi))
 
 
-def gaussian_kl(mean, log_var, prior_mean, prior_log_var):
-    """KL(N(mean, exp log_var) || N(prior_mean, exp prior_log_var)) in nats, >= 0.
+def gaussian_kl(mean, log_var):
+    """KL(N(mean, exp log_var) || N(0, 1)) in nats, >= 0, of each dimension by itself.
 
-    Of each dimension by itself. For a standard normal prior it is equation (10) of
-    Kingma and Welling: (mean^2 + exp(log_var) - 1 - log_var) / 2.
+    Kingma and Welling, appendix B: (mean^2 + exp(log_var) - 1 - log_var) / 2.
     """
-    difference = mean - prior_mean
-    log_ratio = log_var - prior_log_var
-    scaled = difference * difference * tf.exp(-prior_log_var)
-    return 0.5 * (scaled + tf.math.expm1(log_ratio) - log_ratio)
+    return 0.5 * (mean * mean + tf.math.expm1(log_var) - log_var)
 
 
 @tf.custom_gradient
 def bernoulli_log_likelihood(x, logits):
     """log Bernoulli(x | sigmoid(logits)) in nats, summed over the last axis, [...].
 
-    Of a pixel it is l x - max(l, 0) - log(1 + exp(-|l|)), finite at any logit l and
-    exact to the rounding of a number near 1. The gradient is the closed form,
+    Of a pixel it is l x - max(l, 0) - log(1 + exp(-|l|)), finite at any logit l, with
+    an absolute error of a rounding or two near 1. The gradient is the closed form,
     x - sigmoid(l), because automatic differentiation of max and |.| is wrong at l = 0
     (and slower everywhere). x [..., D] broadcasts to logits [..., D]; it is data, and
     gets none. XLA's CPU wants the sum as a product with ones, and rows [N, D], as in

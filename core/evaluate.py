@@ -18,7 +18,7 @@ TILE, BLOCK = 20, 100  # images and samples that the likelihood's compiled loop 
 BLOCKS = 10  # of samples in one call, for speed alone
 TILES = 2  # at a time, each on a core
 UNFUSED = 20  # samples at once without XLA, where every layer stays in memory
-UPPER_SAMPLES = 10  # of z an image where a layer stands on another's sample, else 1
+UPPER_SAMPLES = 10  # of z an image, of two layers, whose KL is estimated; else 1
 ACTIVE_VARIANCE = 0.01
 
 
@@ -52,8 +52,8 @@ def make_evaluate(infer, params, to_batch, seed: int, latent_dims):
     """
     depth = len(latent_dims)
     num_samples = 1 if depth == 1 else UPPER_SAMPLES
-    images = CHUNK // num_samples
-    shape = [num_samples, images, sum(latent_dims)]
+    at_once = CHUNK // num_samples
+    shape = [num_samples, at_once, sum(latent_dims)]
 
     @tf.function(reduce_retracing=True, autograph=False)
     def evaluate_chunk(pixels, labels, key, number):
@@ -71,9 +71,9 @@ def make_evaluate(infer, params, to_batch, seed: int, latent_dims):
     def evaluate(pixels, labels, index: int) -> Evaluation:
         key = rng.key(seed, rng.Stream.EVALUATE, 2 * index + 1)
         chunks = []
-        for i in range(0, len(pixels), images):
-            part = pixels[i : i + images], labels[i : i + images]
-            chunks.append(evaluate_chunk(*part, key, tf.constant(i // images)))
+        for i in range(0, len(pixels), at_once):
+            part = pixels[i : i + at_once], labels[i : i + at_once]
+            chunks.append(evaluate_chunk(*part, key, tf.constant(i // at_once)))
         log_likelihood, *layers = map(np.concatenate, zip(*chunks, strict=True))
         kls, z_means, errors = (layers[i * depth : (i + 1) * depth] for i in range(3))
         kl_per_dim = tuple(np.mean(kl, axis=0, dtype=np.float64) for kl in kls)
@@ -134,8 +134,8 @@ def make_log_marginal(
     twentieth of the cost of drawing. Only the mean over images gains a little variance,
     which vanishes as `num_samples` grows.
 
-    `jit` compiles it with XLA; but of a dense model in `bfloat16`, whose products are
-    slow there, only what comes after the networks.
+    `jit` compiles it with XLA. With `bfloat16`, whose products are slow there, the
+    networks run outside of it, and only what follows them is compiled.
     """
     params = networks.in_bfloat16(params) if bfloat16 else params
     draw_shape = [BLOCK, 1, sum(latent_dims)]
@@ -161,11 +161,11 @@ def make_log_marginal(
     def add_blocks(log_sum, pixels, labels, noise, missing):
         """Add the weights of all samples but the last `missing` to exp(log_sum) [B]."""
         x, y = to_batch(pixels, labels)
-        last = len(noise) * BLOCK - missing
+        wanted = len(noise) * BLOCK - missing
         noise = tf.reshape(noise, [-1, at_once, *draw_shape[1:]])
         for i in tf.range(len(noise)):
             log_w = log_weights(x, y, tf.gather(noise, i))
-            asked = (i * at_once + tf.range(at_once))[:, None] < last
+            asked = (i * at_once + tf.range(at_once))[:, None] < wanted
             log_w = tf.where(asked, log_w, -math.inf)
             log_sum = tf.reduce_logsumexp(
                 tf.concat([log_w, log_sum[None]], axis=0), axis=0
@@ -185,14 +185,14 @@ def make_log_marginal(
     def log_marginal(pixels, labels, index: int, num_samples: int, progress):
         key = rng.key(seed, rng.Stream.LIKELIHOOD, index)
 
-        def one(first):
+        def tile_at(first):
             rows = tf.minimum(tf.range(first, first + TILE), len(pixels) - 1)
             tile = tf.gather(pixels, rows), tf.gather(labels, rows)
             return tile_log_sum(*tile, rng.fold(key, first // TILE), num_samples)
 
-        found = []  # two tiles at a time: what one does on one core costs no wait
+        found = []  # while one tile is busy on a single core, the other has the second
         with ThreadPoolExecutor(TILES) as pool:
-            for log_sum in pool.map(one, range(0, len(pixels), TILE)):
+            for log_sum in pool.map(tile_at, range(0, len(pixels), TILE)):
                 progress(min(TILE, len(pixels) - TILE * len(found)))
                 found.append(log_sum)
         log_sums = np.concatenate(found)[: len(pixels)].astype(np.float64)

@@ -59,8 +59,13 @@ def manifold_grid(side: int = MANIFOLD_SIDE) -> np.ndarray:
 
     Left to right z_1 rises, top to bottom z_2 falls: cells of equal probability.
     """
-    quantiles = [NormalDist().inv_cdf((i + 0.5) / side) for i in range(side)]
+    quantiles = _quantiles(side)
     return np.array([(x, y) for y in reversed(quantiles) for x in quantiles])
+
+
+def _quantiles(side: int) -> list[float]:
+    """The middles of `side` intervals of equal probability under N(0, 1)."""
+    return [NormalDist().inv_cdf((i + 0.5) / side) for i in range(side)]
 
 
 def manifold(path: Path, digits: np.ndarray) -> None:
@@ -73,9 +78,9 @@ def manifold(path: Path, digits: np.ndarray) -> None:
     axes.set_title("Pixel means over the 2-D latent space, at the prior's quantiles")
     ticks = np.unique(np.linspace(0, side - 1, 6).round().astype(int))
     at = [28 * i + 14 for i in ticks]
-    quantiles = [NormalDist().inv_cdf((i + 0.5) / side) for i in ticks]
-    axes.set_xticks(at, [f"{q:.1f}" for q in quantiles])
-    axes.set_yticks([28 * side - y for y in at], [f"{q:.1f}" for q in quantiles])
+    names = [f"{_quantiles(side)[i]:.1f}" for i in ticks]
+    axes.set_xticks(at, names)
+    axes.set_yticks([28 * side - y for y in at], names)
     axes.set_xlabel("$z_1$")
     axes.set_ylabel("$z_2$")
     _save(figure, path)
@@ -90,9 +95,9 @@ def principal_components(z_mean: np.ndarray) -> tuple[np.ndarray, float]:
     return np.pad(points, ((0, 0), (0, 2 - points.shape[1]))), float(share)
 
 
-def home(points: np.ndarray, mine: np.ndarray, cells: int = 24) -> np.ndarray:
-    """Where in the plane those of `points` [N, 2] that are `mine` [N] most outnumber
-    the others: their mean in that cell of a grid."""
+def label_position(points: np.ndarray, mine: np.ndarray, cells: int = 24) -> np.ndarray:
+    """Where to write the name of a class, whose `points` [N, 2] are `mine` [N]: their
+    mean in that cell of a grid in which they most outnumber the others."""
     low, high = points.min(axis=0), points.max(axis=0)
     width = np.maximum(high - low, 1e-12) / cells
     x, y = np.minimum((points - low) // width, cells - 1).astype(int).T
@@ -130,13 +135,16 @@ def latent_space(
             axes.scatter([], [], s=size, color=color, label=str(label))
             axes.annotate(
                 str(label),
-                home(points, labels == label),
-                **dict(fontsize=12, weight="bold", ha="center", va="center"),
+                label_position(points, labels == label),
+                fontsize=12,
+                weight="bold",
+                ha="center",
+                va="center",
                 bbox=dict(boxstyle="circle,pad=0.15", fc="white", ec=color, lw=2),
             )
         axes.legend(
             title="label",
-            markerscale=20 / size**0.5 / 2,
+            markerscale=10 / size**0.5,
             loc="upper left",
             bbox_to_anchor=(1, 1),
         )
@@ -173,32 +181,15 @@ def learning_curves(path: Path, records: list[dict], unit: str) -> None:
     _save(figure, path)
 
 
-def of_a_run(
-    folder: Path,
-    kind: str,
-    images,
-    labels,
-    z_mean,
-    decode,
-    samples,
-    styles: bool,
-    standard_prior: bool,
-) -> None:
-    """All that shows a model on N images of a `kind`, such as "test".
+def of_images(folder: Path, kind: str, images, labels, z_mean, decode) -> None:
+    """What a model makes of N images of a `kind`, such as "test": latent space,
+    reconstructions and interpolations.
 
     images(rows) gives some of them, [n, 28, 28] in [0, 1]; `labels` [N] and the
     posterior means `z_mean` [N, D] are of all; decode(z, labels) gives pixel means
-    [N, 28, 28]; `samples` [10, 10, 28, 28] are drawn from the prior, each row with one
-    z for all classes if these are `styles`. Over two dimensions with a
-    `standard_prior`, N(0, 1), there is also the manifold.
+    [n, 28, 28].
     """
     latent_space(folder / "latent_space.png", z_mean, labels, kind)
-    if z_mean.shape[1] == 2 and standard_prior:
-        grid = manifold_grid()
-        classes = np.arange(10) if styles else [0]
-        for label in classes:
-            name = f"manifold_{label}.png" if styles else "manifold.png"
-            manifold(folder / name, decode(grid, np.full(len(grid), label)))
     rows = np.array_split(np.arange(min(36, len(labels))), 3)
     image_rows(
         folder / "reconstructions.png",
@@ -206,10 +197,6 @@ def of_a_run(
         [f for row in rows for f in (images(row), decode(z_mean[row], labels[row]))],
         ["image", "reconstruction"] * 3,
     )
-    title = "Pixel means of samples from the prior"
-    if styles:
-        title += ": one z a row, one class a column"
-    image_rows(folder / "samples.png", title, samples)
     first_of = [int(np.argmax(labels == label)) for label in np.unique(labels)[:10]]
     pairs = list(zip(first_of, np.roll(first_of, -1), strict=True))
     image_rows(

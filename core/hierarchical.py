@@ -51,9 +51,7 @@ def infer(params, x, noise, activation, y=None) -> Inference:
     return Inference(latents, decode(params, z_1, activation, y))
 
 
-def decode(params, z, activation, y=None):
-    """z_1 [..., D1] -> Bernoulli logits [..., 784] of p(x|z_1)."""
-    return networks.decode(params["decoder"], z, activation, y)
+decode = vae.decode  # z_1 [..., D1] -> Bernoulli logits [..., 784] of p(x|z_1)
 
 
 def generate(params, noise, activation, y=None):

@@ -131,7 +131,7 @@ def _find(folder: Path, stem: str, ending: str) -> Path:
 
 
 def _read_idx(path: Path, magic: int) -> np.ndarray:
-    """A uint8 array; reads no more than its header promises, and less than a bomb."""
+    """A uint8 array; no more is read than the header promises, whatever a .gz holds."""
     opener = gzip.open if path.suffix == ".gz" else open
     axes = magic & 0xFF
     try:
@@ -197,7 +197,7 @@ def _store(content: bytes, path: Path) -> None:
 
 
 def _digest(content: bytes, source: Source) -> str:
-    """What `source.digests` compares; of no file at all for a damaged .gz."""
+    """What to compare with `source.digests`, and equals none for a damaged .gz."""
     if source.of_content:
         try:
             content = gzip.open(io.BytesIO(content)).read(MAX_DOWNLOAD)

@@ -31,18 +31,18 @@ ACTIVATIONS = {
 
 def init_dense(key, name: str, inputs: int, outputs: int, bias=0.0, dtype=tf.float32):
     """{"w": [inputs, outputs], "b": [outputs]}; the biases start at `bias`."""
-    return _init(key, name, [inputs, outputs], inputs + outputs, outputs, bias, dtype)
+    return _init(key, name, [inputs, outputs], bias, dtype)
 
 
 def init_conv(key, name: str, inputs: int, outputs: int, bias=0.0, dtype=tf.float32):
     """{"w": [3, 3, inputs, outputs], "b": [outputs]}."""
-    shape, fans = [KERNEL, KERNEL, inputs, outputs], KERNEL**2 * (inputs + outputs)
-    return _init(key, name, shape, fans, outputs, bias, dtype)
+    return _init(key, name, [KERNEL, KERNEL, inputs, outputs], bias, dtype)
 
 
-def _init(key, name, shape, fans, outputs, bias, dtype):
-    """Glorot and Bengio (2010), equation (16): uniform in +-sqrt(6 / fans)."""
-    limit = math.sqrt(6 / fans)
+def _init(key, name, shape, bias, dtype):
+    """Glorot and Bengio (2010), equation (16): uniform in +-sqrt(6 / (both fans))."""
+    *window, inputs, outputs = shape
+    limit = math.sqrt(6 / (math.prod(window) * (inputs + outputs)))
     w = rng.uniform(key, shape, -limit, limit, dtype)
     b = tf.broadcast_to(tf.cast(bias, dtype), [outputs])
     return {

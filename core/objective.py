@@ -66,16 +66,17 @@ def normalized_weights(inference, x):
 def kl_per_dim(inference):
     """KL(q(z|x) || p(z)) in nats, [B, D] for each layer of latents.
 
-    Analytic where the prior is N(0, 1). A prior that depends on the layer above, which
-    was itself inferred from this one, leaves the estimate by the K samples.
+    Analytic where the prior is N(0, 1). A prior that depends on a sample of the layer
+    above, itself inferred from this layer, leaves no closed form: there it is log q -
+    log p averaged over the K samples, and can be negative.
     """
     return tuple(map(_layer_kl, inference.latents))
 
 
 def _layer_kl(latent):
     z, mean, log_var, prior_mean, prior_log_var = latent
-    if prior_mean.shape.rank == 0:
-        kl = distributions.gaussian_kl(mean, log_var, prior_mean, prior_log_var)
+    if prior_mean.shape.rank == 0:  # N(0, 1)
+        kl = distributions.gaussian_kl(mean, log_var)
     else:
         kl = distributions.gaussian_log_prob(z, mean, log_var)
         kl -= distributions.gaussian_log_prob(z, prior_mean, prior_log_var)
@@ -103,27 +104,27 @@ def kl_weight_at(step, beta: float, warmup_steps: int):
 def losses(
     inference, x, objective="elbo", estimator="standard", kl_weight=1.0, free_bits=0.0
 ) -> Losses:
-    """The scalar to minimize, beside -ELBO in its two parts. K is the samples' number.
+    """The scalar to minimize, beside -ELBO in its two parts, of K samples an image.
 
     * elbo: distortion + kl_weight * rate, Kingma and Welling (arXiv 1312.6114),
-      equation (10). With `free_bits`, no dimension's batch mean of the KL counts for
-      less: Kingma et al. (arXiv 1606.04934), appendix C.8.
+      equation (10). With `free_bits`, each dimension's KL, averaged over the batch,
+      counts as at least that: Kingma et al. (arXiv 1606.04934), appendix C.8.
     * elbo with the estimator stl, which needs the KL by samples: minus the mean of
       log w. See `step.loss_and_gradients`.
-    * iwae: minus the log-mean-exp of w over the samples, Burda et al. (arXiv
+    * iwae: minus the log of the mean of w over the samples, Burda et al. (arXiv
       1509.00519), equation (8), whatever the estimator.
     """
     distortion = -tf.reduce_mean(log_likelihood(inference, x))
     rate = tf.reduce_mean(kl(inference))
     if objective == "elbo" and estimator == "standard":
-        floored = floor(kl_per_dim(inference), free_bits) if free_bits else rate
-        return Losses(distortion + kl_weight * floored, distortion, rate)
+        counted = floored_rate(inference, free_bits) if free_bits else rate
+        return Losses(distortion + kl_weight * counted, distortion, rate)
     log_w = log_importance_weights(inference, x, kl_weight)
     bound = distributions.log_mean_exp(log_w) if objective == "iwae" else log_w
     return Losses(-tf.reduce_mean(bound), distortion, rate)
 
 
-def floor(layers, free_bits: float):
+def floored_rate(inference, free_bits: float):
     """The rate in which every dimension counts for at least `free_bits` nats."""
-    means = tf.concat([tf.reduce_mean(layer, axis=0) for layer in layers], axis=0)
-    return tf.reduce_sum(tf.maximum(means, free_bits))
+    means = [tf.reduce_mean(layer, axis=0) for layer in kl_per_dim(inference)]
+    return tf.reduce_sum(tf.maximum(tf.concat(means, axis=0), free_bits))

@@ -54,15 +54,16 @@ def return_memory() -> None:
 
 
 class Stop:
-    """The first SIGINT or SIGTERM: noted in training, which saves; else obeyed at once.
+    """What SIGINT and SIGTERM do. While `deferred` is set, as in training, the first of
+    them is kept in `signal`, for training to save and end; otherwise it ends the
+    process at once, with `farewell`. The second always ends it at once.
 
-    The second ends the program wherever it is. What is obeyed at once ends the process
-    with `farewell`, and no exception: TensorFlow's C++ does not survive one in its
-    midst, and Python drops one in a destructor. Files are whole at any instant.
+    It does not raise an exception: TensorFlow's C++ would crash on one in its midst,
+    and Python would drop one in a destructor.
     """
 
     signal = 0
-    noted = False
+    deferred = False
 
     def __init__(self, farewell: str):
         self._farewell = f"{farewell}\n".encode()
@@ -73,7 +74,7 @@ class Stop:
         for either in ENDING:
             signal.signal(either, signal.SIG_DFL)
         self.signal = number
-        if not self.noted:
+        if not self.deferred:
             with contextlib.suppress(OSError):  # nobody reads
                 os.write(1, self._farewell)
             os._exit(128 + number)

@@ -21,8 +21,8 @@ class Stream(enum.IntEnum):
     SHUFFLE = 1  # index: the epoch
     BINARIZE = 2  # index: 0 for the static draw, epoch + 1 for a dynamic one
     POSTERIOR = 3  # index: the step
-    EVALUATE = 4  # index: what is drawn, for which split
-    SAMPLE = 5  # index: the figure or the file
+    EVALUATE = 4  # index: 2 * split for its pixels, 2 * split + 1 for its z
+    SAMPLE = 5  # index: 0 for the figures, 1 for --mode=generate
     SYNTHETIC = 6  # index: which property of the built-in digits
     LIKELIHOOD = 7  # index: the split; folded with the numbers of tile and block
 

@@ -6,14 +6,14 @@ import tensorflow as tf
 
 from core import adam, objective, rng
 
-TOTALS = ("loss", "distortion", "rate", "gradient_norm")
+MEASURES = (*objective.Losses._fields, "gradient_norm")  # of a step
 
 
 class TrainState(NamedTuple):
     """All that training changes; saved and restored as it stands.
 
-    `totals` are sums over the steps of the current epoch, in the order of `TOTALS`,
-    so that the epoch's means survive a stop in its middle.
+    `totals` are sums of the steps' `MEASURES` over the current epoch, so that its means
+    survive a stop in its middle.
     """
 
     params: dict
@@ -38,7 +38,7 @@ def init_state(params, ema=False) -> TrainState:
         adam.init_moments(params),
         tf.nest.map_structure(tf.Variable, params) if ema else {},
         tf.Variable(0, dtype=tf.int64, name="step"),
-        tf.Variable(tf.zeros([len(TOTALS)], tf.float64), name="totals"),
+        tf.Variable(tf.zeros([len(MEASURES)], tf.float64), name="totals"),
         tf.Variable(0.0, dtype=tf.float64, name="seconds"),
     )
 
@@ -47,15 +47,16 @@ def loss_and_gradients(infer, params, x, noise, y=None, **settings):
     """(`Losses`, gradients in the order of `tf.nest.flatten(params)`).
 
     `infer(params, x, noise, y=y)` is a model's forward pass, x [B, 784], noise
-    [K, B, D]; `settings` are of `objective.losses`. The decoders' gradient is the
-    tape's. So is the encoders' by the standard estimator; the others let through what
-    comes by the samples z alone, and leave out how log q depends on the encoder
-    directly, which is 0 in the mean:
+    [K, B, D]; `settings` are of `objective.losses`. By the standard estimator every
+    gradient is the tape's. The others change the encoders' alone: it follows the path
+    through the samples z, without the direct dependence of log q(z|x) on the encoder.
 
-    * stl, "sticking the landing", for the ELBO: Roeder et al. (arXiv 1703.09194).
-    * dreg, doubly reparameterized, for the IWAE bound: Tucker et al. (arXiv
-      1810.04152), equation (8). There sample k has the weight w_k / sum_k w_k once by
-      the bound, and once more because of what was left out.
+    * stl, "sticking the landing", for the ELBO: what is left out is 0 in the mean.
+      Roeder et al. (arXiv 1703.09194).
+    * dreg, doubly reparameterized, for the IWAE bound: what is left out has the mean of
+      a second gradient through z. Together they give sample k's path the weight
+      (w_k / sum_k w_k)^2: one factor is in the bound's own gradient, the other is
+      `weights` below. Tucker et al. (arXiv 1810.04152), equation (8).
 
     With two layers (Bauer and Mnih, arXiv 2101.11046, section 4) z_1 and z_2 are one
     sample of q(z_1, z_2|x): z_2 and log q(z_2|z_1) still depend on z_1.
@@ -80,7 +81,7 @@ def loss_and_gradients(infer, params, x, noise, y=None, **settings):
 def make_train_step(
     gradients, learning_rate_at, *, beta1, beta2, epsilon, clip_norm=0.0, ema_decay=0.0
 ):
-    """train_step(state, x, noise, y) -> this step's `TOTALS` [4], squared norms [V].
+    """train_step(state, x, noise, y) -> this step's `MEASURES` [4], squared norms [V].
 
     `gradients(params, x, noise, y, step)` gives losses and gradients. The squared norms
     are of each variable's gradient: they tell which went wrong.
@@ -103,8 +104,8 @@ def make_train_step(
 
 
 def make_train_block(state, train_step, to_batch, jit: bool):
-    """train_block(pixels, labels, order, noise, first, count) -> steps taken, `TOTALS`,
-    squared norms.
+    """train_block(pixels, labels, order, noise, first, count) -> steps taken,
+    `MEASURES` and squared norms of the last.
 
     Takes `count` steps as one call: step i uses the rows order[first + i] of `pixels`
     (uint8 [N, 784]) and `labels` (uint8 [N]), made x and y by `to_batch`, and noise[i].
@@ -116,7 +117,7 @@ def make_train_block(state, train_step, to_batch, jit: bool):
     @tf.function(jit_compile=jit)
     def train_block(pixels, labels, order, noise, first, count):
         taken = tf.constant(0)
-        values = tf.zeros([len(TOTALS)])
+        values = tf.zeros([len(MEASURES)])
         squares = tf.zeros([len(tf.nest.flatten(state.params))])
         totals = tf.where(first == 0, tf.zeros_like(state.totals), state.totals)
         while taken < count and tf.reduce_all(tf.math.is_finite(values)):

@@ -102,7 +102,7 @@ def kill(work, data, count):
                     break
                 with lock:
                     kills.append(1)
-                    steps = checkpoint.saved_steps(folder)
+                    steps = checkpoint.steps_on_disk(folder)
                     where = "before any" if not steps else "after some"
                     found[f"killed {where} checkpoint"] += 1
                     for pattern in ("*.partial", "ckpt-*_temp"):

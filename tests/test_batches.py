@@ -12,14 +12,6 @@ def ramp():
     return tf.constant(np.tile(levels, [1000, 1]))
 
 
-def test_split_takes_the_last_images(digits):
-    train_set, validation_set = batches.split(digits[0], 30)
-    assert len(train_set.images) == 300
-    np.testing.assert_array_equal(validation_set.images, digits[0].images[-30:])
-    np.testing.assert_array_equal(validation_set.labels, digits[0].labels[-30:])
-    assert len(batches.split(digits[0], 0)[0].images) == 330
-
-
 def test_mean_pixel():
     assert batches.mean_pixel(np.array([[0, 255], [51, 0]], np.uint8)) == 0.3
 
@@ -54,10 +46,10 @@ def test_dynamic_pixels_are_new_at_every_visit_and_static_ones_are_not(ramp):
     assert not np.array_equal(draw("static", 0, 1), draw("static", 1, 1))
 
 
-def test_held_out_pixels_are_one_draw_of_their_own(ramp):
+def test_fixed_pixels_are_one_draw_of_their_own(ramp):
     for binarization in ("dynamic", "static"):
         validation, again, test = (
-            batches.held_out_pixels(ramp, index, binarization, seed=0).numpy()
+            batches.fixed_pixels(ramp, binarization, 0, index).numpy()
             for index in (0, 0, 1)
         )
         np.testing.assert_array_equal(validation, again)
@@ -70,7 +62,7 @@ def test_held_out_pixels_are_one_draw_of_their_own(ramp):
 def test_threshold_and_none_draw_nothing(ramp):
     for pixels in (
         batches.epoch_pixels(ramp, "threshold", 0, 0),
-        batches.held_out_pixels(ramp, 0, "threshold", 0),
+        batches.fixed_pixels(ramp, "threshold", 0, 0),
     ):
         np.testing.assert_array_equal(pixels, ramp >= 128)
     np.testing.assert_array_equal(batches.epoch_pixels(ramp, "none", 0, 0), ramp)

@@ -121,7 +121,7 @@ def test_only_the_newest_are_kept_and_none_is_saved_twice(tmp_path):
     written = (tmp_path / "ckpt-30.index").stat().st_mtime_ns
     checkpoint.save(saver, tmp_path, 30, 2)
     assert (tmp_path / "ckpt-30.index").stat().st_mtime_ns == written
-    assert checkpoint.saved_steps(tmp_path) == [30, 20]
+    assert checkpoint.steps_on_disk(tmp_path) == [30, 20]
     assert len(list(tmp_path.iterdir())) == 2 * 3 + 1
     listed = tf.train.get_checkpoint_state(str(tmp_path)).all_model_checkpoint_paths
     assert list(listed) == [f"{tmp_path}/ckpt-{n}" for n in (20, 30)]
@@ -140,7 +140,7 @@ def test_a_kill_while_saving_leaves_the_one_before(tmp_path, monkeypatch, keep):
     saver = checkpoint.make_saver(state)
     assert checkpoint.restore(saver, tmp_path)[0] == 10
     checkpoint.save(saver, tmp_path, 30, keep)
-    assert checkpoint.saved_steps(tmp_path) == [30, 10][:keep]
+    assert checkpoint.steps_on_disk(tmp_path) == [30, 10][:keep]
 
 
 def test_what_a_user_put_beside_the_checkpoints_stays(tmp_path):
@@ -152,7 +152,7 @@ def test_what_a_user_put_beside_the_checkpoints_stays(tmp_path):
     state = make_state(0)
     for number in (1, 2, 3):
         save(state, tmp_path, number, keep=1)
-    assert checkpoint.saved_steps(tmp_path) == [3]
+    assert checkpoint.steps_on_disk(tmp_path) == [3]
     assert [(tmp_path / name).read_text() for name in mine] == ["mine"] * 4
     assert checkpoint.restore(checkpoint.make_saver(state), tmp_path) == (3, [])
 

@@ -46,14 +46,13 @@ def test_the_last_training_images_are_held_out(digits):
     assert data.record["sha256"] != other.record["sha256"]
 
 
-def test_what_is_held_out_is_drawn_once_and_for_each_split_anew(digits):
+def test_what_is_evaluated_is_drawn_once_and_for_each_split_anew(digits):
     train_set, _ = digits
     data = datasets.split("tiny", train_set, train_set, 0)
     once, again, train = (
-        datasets.hold_out(data, name, "dynamic", 0)
-        for name in ("test", "test", "train")
+        datasets.fix(data, name, "dynamic", 0) for name in ("test", "test", "train")
     )
     np.testing.assert_array_equal(once.pixels, again.pixels)
     assert np.any(once.pixels.numpy() != train.pixels)
-    grey = datasets.hold_out(data, "test", "none", 0)
+    grey = datasets.fix(data, "test", "none", 0)
     np.testing.assert_array_equal(grey.pixels, data.test.pixels)

@@ -24,28 +24,26 @@ def test_samples_have_the_mean_and_the_variance():
 
 
 def test_kl_agrees_with_monte_carlo():
-    prior_mean, prior_log_var = tf.constant([0.5, 0.8], tf.float64)
     noise = np.random.default_rng(0).standard_normal([400_000, 5])
     z = distributions.gaussian_sample(MEANS, LOG_VARS, noise).numpy()
     ratio = gaussian_log_prob(z, MEANS.numpy(), LOG_VARS.numpy()) - gaussian_log_prob(
-        z, float(prior_mean), float(prior_log_var)
+        z, 0, 0
     )
-    kl = distributions.gaussian_kl(MEANS, LOG_VARS, prior_mean, prior_log_var)
+    kl = distributions.gaussian_kl(MEANS, LOG_VARS)
     error = np.abs(ratio.mean(0) - kl) / (ratio.std(0) / np.sqrt(len(z)) + 1e-12)
     assert error.max() < 4
 
 
 def test_kl_is_zero_at_the_prior_and_positive_elsewhere():
-    same = distributions.gaussian_kl(MEANS, LOG_VARS, MEANS, LOG_VARS)
-    np.testing.assert_array_equal(same, np.zeros(5))
+    assert distributions.gaussian_kl(ZERO, ZERO) == 0
     tiny = tf.constant([1e-3, -1e-3, 1e-4], tf.float32)
-    assert np.all(distributions.gaussian_kl(0.0, tiny, 0.0, 0.0).numpy() >= 0)
+    assert np.all(distributions.gaussian_kl(0.0, tiny).numpy() >= 0)
 
 
 def test_kl_gradient_is_the_formula_by_hand():
     with tf.GradientTape() as tape:
         tape.watch([MEANS, LOG_VARS])
-        kl = distributions.gaussian_kl(MEANS, LOG_VARS, ZERO, ZERO)
+        kl = distributions.gaussian_kl(MEANS, LOG_VARS)
     by_mean, by_log_var = tape.gradient(kl, [MEANS, LOG_VARS])
     np.testing.assert_allclose(by_mean, MEANS, rtol=1e-12)
     np.testing.assert_allclose(by_log_var, (np.exp(LOG_VARS) - 1) / 2, rtol=1e-12)

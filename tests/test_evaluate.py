@@ -12,9 +12,7 @@ from core.vae import Inference, Latent
 @pytest.fixture
 def model(digits):
     """(params, pixels [60, 784], labels [60], to_batch)."""
-    pixels = batches.held_out_pixels(
-        batches.flatten(digits[1].images), 1, "static", seed=0
-    )
+    pixels = batches.fixed_pixels(batches.flatten(digits[1].images), "static", 0, 1)
     to_batch = functools.partial(batches.to_batch, binarization="static")
     params = vae.init(0, (16,), 3, 0.13)
     return params, pixels, tf.constant(digits[1].labels), to_batch

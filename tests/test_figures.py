@@ -99,8 +99,10 @@ def test_a_class_is_named_where_it_outnumbers_the_others():
     mine = np.arange(90) < 60
     points = RANDOM.uniform(size=[90, 2])
     points[:30] += [5, 9]
-    assert np.all(np.abs(figures.home(points, mine, cells=4) - [5.5, 9.5]) < 0.6)
-    assert figures.home(np.zeros([3, 2]), np.array([False, True, False])).shape == (2,)
+    position = figures.label_position(points, mine, cells=4)
+    assert np.all(np.abs(position - [5.5, 9.5]) < 0.6)
+    same = np.zeros([3, 2])
+    assert figures.label_position(same, np.arange(3) == 1).shape == (2,)
 
 
 def test_the_latent_space_says_what_it_projects(tmp_path, monkeypatch):

@@ -229,7 +229,7 @@ def test_what_is_minimized_is_what_the_flags_say(small, changes):
     """The gradients of the program, against the objective with its settings by hand."""
     config = flags.Config(**without_hidden_sizes(small, changes))
     job = loop.prepare(config, loop.load_data(config, None))
-    x, y = job.to_batch(*(part[:20] for part in job.held_out("validation")))
+    x, y = job.to_batch(*(part[:20] for part in job.fixed("validation")))
     noise = tf.random.stateless_normal(
         [config.num_samples, 20, sum(config.latents)], [0, 1]
     )
@@ -281,7 +281,7 @@ def test_every_model_stops_goes_on_and_draws(small, changes, monkeypatch):
     with monkeypatch.context() as context:
         context.setattr(loop, "report", lambda job: None)
         run(settings, StopAfter(0))
-        assert checkpoint.saved_steps(Path(small["run_dir"]))[0] < 5
+        assert checkpoint.steps_on_disk(Path(small["run_dir"]))[0] < 5
         run(settings)
     run(settings, run_dir=other, figures=True, importance_samples=3)
     a, b = newest_checkpoint(other), newest_checkpoint(small["run_dir"])
@@ -304,7 +304,7 @@ def test_evaluate_and_generate_use_the_runs_own_flags(trained, monkeypatch, caps
     first, second = metrics.read(Path(trained["run_dir"]) / "evaluations.jsonl")
     assert first | {"seconds": 0} == second | {"seconds": 0}
     monkeypatch.setattr(loop, "load_data", None)  # not needed for it
-    monkeypatch.setattr(loop, "DRAWN", 4)
+    monkeypatch.setattr(loop, "PICTURED", 4)
     for count, seed in ((7, 0), (7, 1), (1, 0)):
         run(short, mode="generate", num_images=count, seed=seed)
         stem = Path(trained["run_dir"], f"figures/generated_{count}_seed{seed}_step30")
@@ -773,7 +773,7 @@ def test_ruined_weights_are_not_saved(small, validation_size):
         ValueError, match="but the weights are ruined. The checkpoint of"
     ):
         run(small, learning_rate=1e38, **changes)
-    assert checkpoint.saved_steps(Path(small["run_dir"])) == [1, 0]
+    assert checkpoint.steps_on_disk(Path(small["run_dir"])) == [1, 0]
     run(small, learning_rate=1e-4, **changes)
 
 

@@ -67,11 +67,11 @@ def test_what_is_said_to_a_reader_that_left_is_no_error():
     speaker.stderr.close()
 
 
-def test_a_signal_is_noted_in_training():
+def test_a_signal_is_deferred_in_training():
     handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         stop = process.Stop("")
-        stop.noted = True
+        stop.deferred = True
         signal.raise_signal(signal.SIGTERM)
         assert stop.signal == signal.SIGTERM
         for number in handlers:  # for the second signal, of whichever kind

@@ -27,7 +27,7 @@ ESTIMATORS = {
 
 
 def load(run_dir: str, data_dir: str | None):
-    """The `loop.Run` in a folder, at its newest checkpoint."""
+    """The `loop.Job` in a folder, at its newest checkpoint."""
     recorded = checkpoint.read_config(Path(run_dir))
     if recorded is None:
         raise ValueError(f"{run_dir}: expected the folder of a trained run")
@@ -75,7 +75,7 @@ def main() -> None:
     options.add_argument("--images", type=report.positive, default=20)
     arguments = report.parse(options)
     job = load(arguments.run_dir, arguments.data_dir)
-    batch = [array[: arguments.images] for array in job.held_out("test")]
+    batch = [array[: arguments.images] for array in job.fixed("test")]
     names = [name for name, _ in networks.named_variables(job.state.params)]
     found = {}
     cells = [(name, k) for name in ESTIMATORS for k in arguments.samples]

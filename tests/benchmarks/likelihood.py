@@ -55,7 +55,7 @@ def parse():
 def prepare(images: int, **settings):
     """The program's run, new, and so many of its binarized test images and labels."""
     job = make_run(**settings)
-    return job, *(part[:images] for part in job.held_out("test"))
+    return job, *(part[:images] for part in job.fixed("test"))
 
 
 def this_project(turns, samples, bfloat16, **settings):

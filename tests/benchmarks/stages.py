@@ -28,7 +28,7 @@ def peak_memory() -> float:
 class NoStop:
     """For `loop.run`: nobody stops it."""
 
-    signal, noted = 0, False
+    signal, deferred = 0, False
 
 
 def main(started: float, settings: dict | None) -> dict:
