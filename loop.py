@@ -757,7 +757,10 @@ def generate_digits(job: Job) -> None:
     name = f"generated_{count}{kind}_seed{config.seed}_step{int(job.state.step)}"
     path = job.folder / "figures" / name
     path.parent.mkdir(exist_ok=True)
-    np.save(path.with_suffix(".npy"), digits)
+    partial = path.with_suffix(".npy.partial")
+    with open(partial, "wb") as file:
+        np.save(file, digits)
+    os.replace(partial, path.with_suffix(".npy"))
     shown = digits[:PICTURED]
     given = f", given {digit}" if digit >= 0 else ""
     columns = math.ceil(math.sqrt(len(shown)))

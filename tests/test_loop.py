@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import itertools
 import json
 import re
@@ -315,6 +316,21 @@ def test_evaluate_and_generate_use_the_runs_own_flags(trained, monkeypatch, caps
     output = capsys.readouterr().out
     assert "7 digits" in output and "Picture of the first 4:" in output
     assert len(list(Path(trained["run_dir"]).rglob("*.npy"))) == 3
+
+
+def test_digits_are_written_whole_or_not_at_all(trained, monkeypatch):
+    def full(file, array):
+        file.write(b"a beginning")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    short = {"run_dir": trained["run_dir"], "mode": "generate", "num_images": 2}
+    run(short)
+    (file,) = Path(trained["run_dir"]).rglob("*.npy")
+    before = file.read_bytes()
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        run(short)
+    assert file.read_bytes() == before
 
 
 def test_a_conditional_run_generates_the_digit_asked_for(small):
