@@ -126,13 +126,13 @@ def make_log_marginal(
 ):
     """log_marginal(pixels, labels, index, num_samples, progress) -> log p(x) [N].
 
-    Importance sampling with the posterior as proposal: log p(x) is at least, and as
-    `num_samples` grows tends to, the log-mean-exp of the log importance weights (Burda
-    et al., arXiv 1509.00519, equation (8)), in nats. `progress(n)` is told of each n
-    images that are done. Memory does not depend on the number of samples. The images of
-    a tile share their noise: each estimate is as good as with noise of its own, at a
-    twentieth of the cost of drawing. Only the mean over images gains a little variance,
-    which vanishes as `num_samples` grows.
+    Importance sampling with q(z|x) as proposal: the log-mean-exp of the log importance
+    weights, in nats, whose expectation is at most log p(x) and tends to it as
+    `num_samples` grows (Burda et al., arXiv 1509.00519, equation (8)). `progress(n)` is
+    told of each n images that are done. Memory does not depend on the number of
+    samples. The images of a tile share their noise: each estimate is as good as with
+    noise of its own, at a twentieth of the cost of drawing. Only the mean over images
+    gains a little variance, which vanishes as `num_samples` grows.
 
     `jit` compiles it with XLA. With `bfloat16`, whose products are slow there, the
     networks run outside of it, and only what follows them is compiled.

@@ -94,7 +94,8 @@ def kl(inference):
 def kl_weight_at(step, beta: float, warmup_steps: int):
     """The weight of the KL at `step` (from 0): up to `beta` in a straight line.
 
-    Warm-up: Bowman et al. (arXiv 1511.06349), section 3.1. beta: Higgins et al. (2017).
+    Warm-up: Sonderby et al. (arXiv 1602.02282), after the annealing of Bowman et al.
+    (arXiv 1511.06349). beta: Higgins et al. (2017).
     """
     if not warmup_steps:
         return beta

@@ -56,7 +56,8 @@ def loss_and_gradients(infer, params, x, noise, y=None, **settings):
     * dreg, doubly reparameterized, for the IWAE bound: what is left out has the mean of
       a second gradient through z. Together they give sample k's path the weight
       (w_k / sum_k w_k)^2: one factor is in the bound's own gradient, the other is
-      `weights` below. Tucker et al. (arXiv 1810.04152), equation (8).
+      `weights` below. Tucker et al. (arXiv 1810.04152), equation (8), which is derived
+      for kl_weight = 1.
 
     With two layers (Bauer and Mnih, arXiv 2101.11046, section 4) z_1 and z_2 are one
     sample of q(z_1, z_2|x): z_2 and log q(z_2|z_1) still depend on z_1.
