@@ -33,7 +33,7 @@ def bernoulli_log_likelihood(x, logits):
     """log Bernoulli(x | sigmoid(logits)) in nats, summed over the last axis, [...].
 
     Of a pixel it is l x - max(l, 0) - log(1 + exp(-|l|)), finite at any logit l, with
-    an absolute error of a rounding or two near 1 (log1p, slower, would gain nothing in
+    an absolute error of a rounding or two near 1 (log1p is slower, and no better in
     a sum of pixels). The gradient is the closed form,
     x - sigmoid(l), because automatic differentiation of max and |.| is wrong at l = 0
     (and slower everywhere). x [..., D] broadcasts to logits [..., D]; it is data, and
