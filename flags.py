@@ -244,7 +244,7 @@ def parse(argv: list[str]) -> None:
             )
         if {"dataset", "data_dir"} <= given():
             raise flags.Error("--data_dir is read instead of --dataset: give one")
-        if flags.FLAGS.mode == "train":
+        if flags.FLAGS.mode == "train":  # else the run's flags count: see `settle`
             check(config(), given())
     except (flags.Error, ValueError, OSError, RecursionError) as error:
         message = " ".join(str(error).split()).encode("ascii", "backslashreplace")
