@@ -60,7 +60,10 @@ def test_load_refuses(tmp_path, digits, case):
     assert str(tmp_path) in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(idx_bytes(BLANK))[:-20]])
+DAMAGED_GZ = {"no gzip": b"no gzip", "cut": gzip.compress(idx_bytes(BLANK))[:-20]}
+
+
+@pytest.mark.parametrize("content", DAMAGED_GZ.values(), ids=DAMAGED_GZ)
 def test_load_refuses_a_damaged_gz(tmp_path, digits, content):
     folder = write_idx_folder(tmp_path, *digits, gz=True)
     (folder / f"{IMAGES}.gz").write_bytes(content)

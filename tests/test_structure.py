@@ -3,10 +3,11 @@
 import ast
 import re
 import subprocess
+import time
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, program
 
 ORDER = (
     "process files rng mnist synthetic batches datasets distributions networks vae "
@@ -83,3 +84,19 @@ def test_public_functions_say_what_they_do():
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
                 assert ast.get_docstring(node), f"{path.stem}.{node.name}"
+
+
+@pytest.mark.slow
+def test_names_of_tests_depend_on_nothing_but_their_files():
+    """Workers that start at other times, with other orders of sets, must agree."""
+    collected = []
+    for hash_seed in "12":
+        process = program(
+            *("--collect-only", "-q", "-m", "slow or not slow"),
+            script=("-m", "pytest"),
+            env={"PYTHONHASHSEED": hash_seed},
+            cwd=ROOT,
+        )
+        collected.append(process.communicate(timeout=120)[0].split("\n\n")[0])
+        time.sleep(1)  # a gzip header has the second in it
+    assert collected[0] == collected[1] and collected[0].count("::") > 500
