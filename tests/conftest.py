@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import flags
 import loop
-from core import mnist, synthetic
+from core import settings as settings_of
+from core.data import idx, synthetic
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,7 +26,7 @@ def idx_bytes(array, magic=None):
 
 def write_idx_folder(folder, train_set, test_set, dot="-", gz=False):
     folder.mkdir(parents=True, exist_ok=True)
-    for split, digits in zip(mnist.SPLITS, (train_set, test_set), strict=True):
+    for split, digits in zip(idx.SPLITS, (train_set, test_set), strict=True):
         for kind, array in zip(("images", "labels"), digits, strict=True):
             name = f"{split}-{kind}{dot}idx{array.ndim}-ubyte"
             content = idx_bytes(array)
@@ -66,17 +67,39 @@ def small(data_dir, tmp_path):
     return small_settings(data_dir, tmp_path / "run")
 
 
-class NoStop:
-    signal = 0
-
-
 def run(settings, stop=None, **changes):
-    """`loop.run` as if these flags had been given."""
+    """`loop.run` as if these flags had been typed."""
     settings = settings | changes
-    try:
-        loop.run(flags.Config(**settings), set(settings), stop or NoStop())
-    finally:
-        loop.tf.config.run_functions_eagerly(False)  # which --eager asked for
+    loop.run(settings_of.of_values(settings), set(settings), stop)
+
+
+@pytest.fixture(scope="session")
+def two_epochs(data_dir, tmp_path_factory):
+    """The folder of a small run."""
+    folder = tmp_path_factory.mktemp("two_epochs")
+    run(small_settings(data_dir, folder))
+    return folder
+
+
+@pytest.fixture
+def trained(small, two_epochs):
+    """The settings of a small run that has ended: a test may do with it as it likes."""
+    shutil.copytree(two_epochs, small["run_dir"])
+    return small
+
+
+@pytest.fixture(scope="session")
+def straight(data_dir, tmp_path_factory):
+    """The folder of a small run of three epochs that was never stopped."""
+    folder = tmp_path_factory.mktemp("straight")
+    run(small_settings(data_dir, folder), epochs=3)
+    return folder
+
+
+@pytest.fixture
+def unreported(monkeypatch):
+    """No evaluation and no figures at the end of training: they take the most time."""
+    monkeypatch.setitem(loop.MODES, "train", (lambda *job: None, "evaluation"))
 
 
 def program(*arguments, script=(str(ROOT / "loop.py"),), by=(), **keywords):

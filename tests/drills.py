@@ -26,10 +26,24 @@ from pathlib import Path
 
 import numpy as np
 
-import loop  # noqa: I001 (first, because it keeps TensorFlow quiet)
-from core import checkpoint, mnist, synthetic
-from tests.conftest import as_arguments, program, run, small_settings, write_idx_folder
-from tests.test_loop import assert_same_run, weights_and_moments
+from core.errors import UserError
+from core.run.process import without_chatter
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+with without_chatter():  # of TensorFlow's import
+    import tensorflow as tf
+
+    from core.data import synthetic
+    from core.data.digits import Digits
+    from core.run import checkpoint
+    from tests.conftest import (
+        as_arguments,
+        program,
+        run,
+        small_settings,
+        write_idx_folder,
+    )
+    from tests.runs import assert_same_run, weights_and_moments
 
 EPOCHS = 25
 FAILURES = []
@@ -59,7 +73,7 @@ def same(one, other, what):
     try:
         assert_same_run(one, other)
         return True
-    except (AssertionError, ValueError) as error:
+    except (AssertionError, UserError) as error:
         expect(False, f"{what}: {str(error).strip()[:300]}")
         return False
 
@@ -179,7 +193,7 @@ def damage(work, data, count):
                 expect(end != "WRONG", f"{name} {kind}: trained on from wrong numbers")
                 if name != "metrics.jsonl":
                     same(folder, straight, f"{name} {kind}")
-            except ValueError as error:
+            except UserError as error:
                 end = "refused"
                 allowed = name in ("config.json", "metrics.jsonl")
                 expect(allowed and "\n" not in str(error), f"{name} {kind}: {error}")
@@ -245,9 +259,9 @@ def disk(work, data, count):
 
 
 def numbers(work, data, count):
-    blank = mnist.Digits(np.zeros([330, 28, 28], np.uint8), np.arange(330) % 10)
+    blank = Digits(np.zeros([330, 28, 28], np.uint8), np.arange(330) % 10)
     for name, images in (("black", blank.images), ("white", blank.images + 255)):
-        digits = mnist.Digits(images, blank.labels)
+        digits = Digits(images, blank.labels)
         folder = write_idx_folder(work / name, digits, digits)
         settings = settings_for(work / f"{name}-run", folder, epochs=3, figures=True)
         process = program(*as_arguments(settings))
@@ -269,7 +283,7 @@ DRILLS = {f.__name__: f for f in (kill, stop, damage, disk, numbers)}
 
 
 def main():
-    loop.logging.set_verbosity(loop.logging.FATAL)
+    tf.get_logger().setLevel("ERROR")  # every run in this process traces anew
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", choices=[[], *DRILLS], default=[])
     parser.add_argument("--count", type=int, default=100, help="instants to kill at")

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-import loop  # noqa: I001 (first, because it keeps TensorFlow quiet)
-from core import mnist, synthetic
+from core.data import idx, synthetic
 
 
 def main(folder: Path) -> None:
     """Four files: images and labels, of the training and the test set."""
-    for split, digits in zip(mnist.SPLITS, synthetic.draw(), strict=True):
+    for split, digits in zip(idx.SPLITS, synthetic.draw(), strict=True):
         for kind, array in zip(("images", "labels"), digits, strict=True):
             header = np.array([0x800 + array.ndim, *array.shape], ">u4").tobytes()
             path = folder / f"{split}-{kind}-idx{array.ndim}-ubyte"
@@ -23,5 +22,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    loop.logging.set_verbosity(loop.logging.ERROR)
     main(Path(sys.argv[1]))

@@ -5,13 +5,14 @@ compiled function over all images. They take turns, each in a process of its own
 round that compiles is dropped.
 """
 
+import functools
 import math
 
 import numpy as np
 
 from tests.benchmarks import floor, report
 from tests.benchmarks.compare import OURS, compare
-from tests.benchmarks.peers import make_run
+from tests.benchmarks.peers import prepare
 
 
 def main():
@@ -52,45 +53,53 @@ def parse():
 # --- What is measured -----------------------------------------------------------------
 
 
-def prepare(images: int, **settings):
-    """The program's run, new, and so many of its binarized test images and labels."""
-    job = make_run(**settings)
-    return job, *(part[:images] for part in job.fixed("test"))
+def prepare_images(images: int, **values):
+    """(model, weights, so many binarized test images and labels, settings), new."""
+    from core.data import datasets
+
+    model, state, data, settings = prepare(**values)
+    split = datasets.fix(data, "test", settings.run.seed)
+    some = datasets.Split(*(part[:images] for part in split))
+    return model, state.weights, some, settings
 
 
-def this_project(turns, samples, bfloat16, **settings):
+def this_project(turns, samples, bfloat16, **values):
     """A worker: the program's estimate."""
-    from core import datasets, evaluate
+    import tensorflow as tf
 
-    job, pixels, labels = prepare(**settings)
-    config = job.config
-    log_marginal = evaluate.make_log_marginal(
-        *(job.infer, job.state.averaged, job.to_batch, config.seed, config.latents),
-        *(config.xla, bfloat16),
-    )
+    from core import numerics, rng
+    from core.data import datasets
+    from core.evaluation import likelihood
+
+    values |= {"importance_samples": samples, "bfloat16": bfloat16}
+    *work, settings = prepare_images(**values)
+    jit = numerics.compiles(work[0], settings.run)
+    index = datasets.INDEX["test"]
+    key = rng.key(settings.run.seed, rng.Stream.LIKELIHOOD, index)
+    tf.function = functools.cache(tf.function)  # the rounds share one compilation
 
     def estimate():
-        split = pixels, labels, datasets.INDEX["test"]
-        log_p = log_marginal(*split, samples, lambda n: None)
-        return {"log p(x)": float(np.mean(log_p))}
+        tiles = likelihood.log_marginal(*work, key, settings.evaluation, jit)
+        return {"log p(x)": float(np.mean(np.concatenate(list(tiles))))}
 
     turns.serve(estimate)
 
 
-def call_for_each_sample(turns, samples, **settings):
+def call_for_each_sample(turns, samples, **values):
     """A worker: the whole model on all images, once for each sample."""
-    job, pixels, labels = prepare(**settings)
+    model, weights, split, _ = prepare_images(**values)
     import tensorflow as tf
 
-    from core import objective
+    from core.data import batches
+    from core.model import terms
 
-    x, y = job.to_batch(pixels, labels)
-    shape = [1, len(x), job.config.latent_dim]
+    labels = split.labels if model.conditional else None
+    x, y = batches.to_batch(split.pixels, labels)
+    shape = [1, len(x), sum(model.latent_dims)]
 
     @tf.function(jit_compile=True)
     def log_weights(noise):
-        inference = job.infer(job.state.averaged, x, noise, y=y)
-        return objective.log_importance_weights(inference, x)
+        return terms.log_importance_weights(model.infer(weights, x, noise, y), x)
 
     def estimate():
         log_w = [log_weights(tf.random.normal(shape)) for _ in range(samples)]

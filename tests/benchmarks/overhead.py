@@ -39,13 +39,15 @@ def main():
 
 def default_epochs(turns, data_dir):
     """A worker: the program itself with its default flags and its progress bar. A turn
-    lasts from an epoch's first step to the next epoch's, and tells what was outside of
-    `blocks`."""
+    lasts from before an epoch's first step to before the next epoch's, and tells what
+    was inside of the blocks of steps, and what in `PARTS`."""
     pretend_terminal()
     import loop
-    from tests.benchmarks.stages import NoStop
+    from core import settings as settings_of
 
-    blocks, spent = loop.blocks, dict.fromkeys(("inside", *PARTS[:2]), 0.0)
+    spent = dict.fromkeys(("inside", "progress", *PARTS[:2]), 0.0)
+    add_epoch, save = loop.RunFolder.add_epoch, loop.RunFolder.save
+    saved = 0
 
     def clocked(name, function):
         def call(*arguments):
@@ -57,23 +59,27 @@ def default_epochs(turns, data_dir):
 
         return call
 
-    def taking_turns(job):
-        step = clocked("inside", blocks(job).__next__)
-        while True:
-            spent.update(dict.fromkeys(spent, 0.0))
-            turns.begin()
-            done = -1
-            while done % job.steps_per_epoch:
-                done, values = step()
-                yield done, values
-            turns.end(**spent)
+    def telling_add_epoch(folder, record):
+        spent["inside"] = record["seconds"] - spent["progress"]
+        add_epoch(folder, record)
 
-    loop.blocks = taking_turns
-    loop.epoch_record = clocked("evaluation", loop.epoch_record)
-    loop.save = clocked("checkpoint", loop.save)
+    def taking_turns(folder, *arguments):
+        """The first checkpoint comes before training, and the others end an epoch."""
+        nonlocal saved
+        clocked("checkpoint", save)(folder, *arguments)
+        if saved:
+            turns.end(**spent)
+        saved += 1
+        turns.begin()
+        spent.update(dict.fromkeys(spent, 0.0))
+
+    loop.RunFolder.add_epoch, loop.RunFolder.save = telling_add_epoch, taking_turns
+    loop.Screen.show = clocked("progress", loop.Screen.show)
+    loop.records.validation = clocked("evaluation", loop.records.validation)
+    loop.failure.half_squares = clocked("checkpoint", loop.failure.half_squares)
     with tempfile.TemporaryDirectory() as folder:
-        settings = dict(data_dir=data_dir, run_dir=f"{folder}/run", epochs=10**4)
-        loop.run(loop.flags.Config(**settings), set(settings), NoStop())
+        values = dict(data_dir=data_dir, run_dir=f"{folder}/run", epochs=10**4)
+        loop.run(settings_of.of_values(values), set(values))
 
 
 def pretend_terminal() -> None:

@@ -13,14 +13,14 @@ import os
 
 import numpy as np
 
-from core import mnist
+from core.data import idx
 
 RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
 
 
 def training_images(data_dir: str) -> np.ndarray:
     """uint8 [N, 784]."""
-    images = mnist.load(data_dir)[0].images
+    images = idx.load(data_dir)[0].images
     return images.reshape(len(images), -1)
 
 
@@ -40,35 +40,65 @@ def network_sizes(hidden_sizes, latent_dim: int):
 # --- This project ---------------------------------------------------------------------
 
 
-def make_run(images: int = 0, **settings):
-    """What the program prepares for these flags; with `images`, of so many training
-    images (rows repeat where there are fewer)."""
-    import loop
-    from core import datasets
+def prepare(images: int = 0, **values):
+    """(model, state, data, settings) as the program makes them for these flags; with
+    `images`, of so many training images (rows repeat where there are fewer)."""
+    import tensorflow as tf
 
-    sizes = tuple(settings.pop("hidden_sizes"))
-    defaults = dict(epochs=1000, validation_size=0, run_dir="not-written")
-    config = loop.flags.Config(**defaults | settings, hidden_sizes=sizes)
-    data = loop.load_data(config, None)
+    from core import settings as settings_of
+    from core.data import batches, datasets
+    from core.model.build import build
+    from core.training import state as states
+
+    values = {"epochs": 1000, "validation_size": 0} | values
+    values["hidden_sizes"] = tuple(values["hidden_sizes"])
+    settings = settings_of.of_values(values)
+    data = datasets.load(settings.data, print)
     if images:
         rows = np.arange(images) % len(data.train.pixels)
-        repeated = (loop.tf.constant(part.numpy()[rows]) for part in data.train)
+        repeated = (tf.constant(part.numpy()[rows]) for part in data.train)
         data = data._replace(train=datasets.Split(*repeated))
-    return loop.prepare(config, data)
+    model = build(settings.model)
+    ink = batches.mean_pixel(data.train.pixels)
+    params = model.init(settings.run.seed, ink)
+    return model, states.init(params, settings.adam), data, settings
 
 
-def epochs(job):
-    """Train with the program's own `blocks`: the mean loss of each epoch."""
+def epochs(model, state, data, settings):
+    """Train as `loop.train` does, by its own `train_block`, but without what comes
+    between blocks and between epochs: the mean loss of each epoch."""
+    import tensorflow as tf
+
     import loop
+    from core import numerics
+    from core.data import batches
+    from core.training import schedules
 
-    for done, _ in loop.blocks(job):
-        if done % job.steps_per_epoch == 0:
-            yield float(job.state.totals[0]) / job.steps_per_epoch
+    loss_settings, adam_settings = settings.objective, settings.adam
+    seed, batch_size = settings.run.seed, settings.training.batch_size
+    epoch_steps = len(data.train.pixels) // batch_size
+    horizon = schedules.horizon(loss_settings, settings.training.epochs, epoch_steps)
+    noise_shape = batches.noise_shape(model, loss_settings, batch_size, epoch_steps)
+    jit = numerics.compiles(model, settings.run)
+    train_block = tf.function(loop.train_block, jit_compile=jit)
+    for number in range(settings.training.epochs):
+        state.totals.assign(tf.zeros_like(state.totals))
+        epoch, done = batches.epoch(data, model, batch_size, seed, number), 0
+        while done < epoch_steps:
+            first = tf.constant(number * epoch_steps + done)
+            noise = batches.noise(seed, first, noise_shape)
+            count = min(len(noise), epoch_steps - done)
+            block = batches.block(epoch, done, noise, count)
+            taken, *_ = train_block(
+                model, state, block, loss_settings, adam_settings, horizon
+            )
+            done += int(taken)
+        yield float(state.totals[0]) / epoch_steps
 
 
-def this_project(turns, **settings):
+def this_project(turns, **values):
     """The program's training, without what comes between epochs."""
-    losses = epochs(make_run(**settings))
+    losses = epochs(*prepare(**values))
     turns.serve(lambda: {"loss": next(losses)})
 
 

@@ -13,7 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from core import mnist
+from core.data import idx
+from core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 ACTIVATIONS = ["relu", "tanh", "gelu", "silu"]
@@ -91,7 +92,7 @@ def run(main) -> None:
     """main(), and one line instead of a traceback for what a user can mend."""
     try:
         main()
-    except (ValueError, OSError) as error:
+    except (UserError, ValueError, OSError) as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         sys.exit("Stopped.")
@@ -122,7 +123,7 @@ def data_folder(data_dir: str | None):
         if not data_dir:
             child("digits", folder)
         folder = str(Path(data_dir or folder).resolve())
-        yield folder, *mnist.load(folder)
+        yield folder, *idx.load(folder)
 
 
 def expect_at_most(option: str, value: int, digits, name: str) -> None:

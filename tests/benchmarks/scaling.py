@@ -9,6 +9,7 @@ import time
 
 import tqdm
 
+from core.run import process
 from tests.benchmarks import floor, report
 
 IMAGES = 20_480  # an epoch, where the axis is another: five batches of 4096
@@ -85,12 +86,15 @@ def settings_at(axis: str, value: int, arguments) -> dict:
 
 def measure(axis: str, arguments, folder: str) -> list[dict]:
     """A row of numbers for each value of an axis."""
-    import loop
-    from tests.benchmarks.peers import epochs, make_run
+    with process.without_chatter():
+        import tensorflow as tf
 
-    loop.tf.get_logger().setLevel("ERROR")  # many functions are traced, not one often
+    from tests.benchmarks.peers import epochs, prepare
+
+    tf.get_logger().setLevel("ERROR")  # many functions are traced, not one often
     values = [n for n in AXES[axis] if axis != "images" or n <= arguments.most]
-    jobs, losses, seconds = {}, {}, {value: [] for value in values}
+    work = {value: settings_at(axis, value, arguments) for value in values}
+    losses, seconds = {}, {value: [] for value in values}
     bar = tqdm.tqdm(
         total=len(values) * (1 + arguments.rounds),
         desc=axis,
@@ -100,18 +104,14 @@ def measure(axis: str, arguments, folder: str) -> list[dict]:
     for turn in range(1 + arguments.rounds):
         for value in values:
             if turn == 0:
-                jobs[value] = make_run(
-                    data_dir=folder,
-                    binarization=arguments.binarization,
-                    **settings_at(axis, value, arguments),
-                )
-                losses[value] = epochs(jobs[value])
+                pixels = {"data_dir": folder, "binarization": arguments.binarization}
+                losses[value] = epochs(*prepare(**pixels, **work[value]))
                 next(losses[value])
             else:
                 seconds[value].append(seconds_an_epoch(losses[value]))
             bar.update()
     bar.close()
-    rows = [cost(axis, value, jobs[value], seconds[value]) for value in values]
+    rows = [cost(axis, value, work[value], seconds[value]) for value in values]
     for row in rows:
         row["relative"] = row["cost"]["median"] / rows[0]["cost"]["median"]
     return rows
@@ -126,14 +126,15 @@ def seconds_an_epoch(losses) -> float:
     return (time.perf_counter() - start) / count
 
 
-def cost(axis: str, value: int, job, seconds: list[float]) -> dict:
+def cost(axis: str, value: int, work: dict, seconds: list[float]) -> dict:
     """Seconds an epoch, and a unit of work."""
-    config, steps = job.config, job.steps_per_epoch
-    sizes = config.hidden_sizes, config.latent_dim
-    step = floor.training_products(*sizes, config.batch_size, config.num_samples)
-    images = steps * config.batch_size
+    sizes = work["hidden_sizes"], work["latent_dim"]
+    batch_size, num_samples = work["batch_size"], work.get("num_samples", 1)
+    step = floor.training_products(*sizes, batch_size, num_samples)
+    steps = work["images"] // batch_size
+    images = steps * batch_size
     gflop = steps * floor.flops(step) / 1e9
-    units = {"image": images, "sample of z": images * config.num_samples}
+    units = {"image": images, "sample of z": images * num_samples}
     amount = (units | {"GFLOP": gflop})[UNITS[axis]]
     return {
         "axis": axis,

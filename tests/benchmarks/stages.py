@@ -25,20 +25,14 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-class NoStop:
-    """For `loop.run`: nobody stops it."""
-
-    signal, deferred = 0, False
-
-
 def main(started: float, settings: dict | None) -> dict:
     """{stage: seconds} and memory, in the order in which they happen."""
     found, last = {"Python": BEGAN - started}, BEGAN
 
-    def stage(name, inside=0.0):
-        """What ends here; `inside` belongs to what follows."""
+    def stage(name):
+        """What ends here."""
         nonlocal last
-        now = time.monotonic() - inside
+        now = time.monotonic()
         found[name], last = now - last, now
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -50,31 +44,36 @@ def main(started: float, settings: dict | None) -> dict:
     if settings is None:
         return found
     import loop
+    from core import settings as settings_of
 
-    loop.logging.set_verbosity(loop.logging.ERROR)
     stage("other imports")
-    load_data, blocks, train = loop.load_data, loop.blocks, loop.train
+    load, compiles, train = loop.datasets.load, loop.numerics.compiles, loop.train
 
-    def timed_load_data(*arguments):
-        data = load_data(*arguments)
+    def timed_load(*arguments):
+        data = load(*arguments)
         stage("load data")
         return data
 
-    def timed_blocks(job):
+    def timed_compiles(*arguments):
+        """What `loop.train` asks right before it compiles."""
         stage("build")
-        for i, block in enumerate(blocks(job)):
-            if i == 0:
-                stage("compile", inside=float(job.state.seconds))
+        return compiles(*arguments)
+
+    class Stop(loop.process.NoStop):
+        """What `loop.train` sets right before the first step, and after the last."""
+
+        def __setattr__(self, name, value):
+            if name == "deferred" and value:
+                stage("compile")
                 found["to the first step"] = last - started
-            yield block
 
     def watched_train(*arguments):
         train(*arguments)
         found["MB: trained an epoch"] = peak_memory()
 
-    loop.load_data, loop.blocks = timed_load_data, timed_blocks
+    loop.datasets.load, loop.numerics.compiles = timed_load, timed_compiles
     loop.train = watched_train
-    loop.run(loop.flags.Config(**settings), set(settings), NoStop())
+    loop.run(settings_of.of_values(settings), set(settings), Stop())
     found["MB: evaluated and drew"] = peak_memory()
     return found
 

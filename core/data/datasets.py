@@ -1,0 +1,132 @@
+"""The data set that is asked for: found, split, and fixed for evaluation."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from core import rng
+from core.data import batches, digits, download, idx, synthetic
+from core.errors import UserError
+
+# Of the streams EVALUATE and LIKELIHOOD.
+INDEX = {"validation": 0, "test": 1, "train": 2}
+
+
+class Split(NamedTuple):
+    """Images and labels, grey as they were loaded or binarized."""
+
+    pixels: tf.Tensor  # uint8 or bool [N, 784]; N may be 0
+    labels: tf.Tensor  # uint8 [N]
+
+
+class Data(NamedTuple):
+    """The images as they were loaded, grey, and how they are binarized."""
+
+    record: dict  # name, sha256 and sizes, as config.json keeps them
+    train: Split
+    validation: Split
+    test: Split
+    binarization: str
+
+
+def load(settings, say) -> Data:
+    """The data that `settings.Data` asks for, split. `say(text)` is told what stands
+    in for it.
+
+    Raises:
+      UserError: they cannot be had, or are too few.
+    """
+    name, train_set, test_set = find(settings.dataset, settings.data_dir, say)
+    return split(name, train_set, test_set, settings)
+
+
+def find(dataset: str, data_dir: str, say):
+    """(name, training `Digits`, test `Digits`) of a folder, or of a named data set.
+
+    "auto" is MNIST where it can be had; where not, `say(text)` is told that the
+    built-in digits stand in.
+
+    Raises:
+      UserError: it cannot be had; the message says what can be done.
+    """
+    if data_dir:
+        return Path(data_dir).resolve().name, *idx.load(data_dir)
+    if dataset != "synthetic":
+        name = "mnist" if dataset == "auto" else dataset
+        try:
+            return name, *idx.load(download.fetch(name, download.cache_folder()))
+        except UserError as error:
+            if dataset != "auto":
+                raise UserError(
+                    f"{error}; put the four IDX files into a folder and name it with "
+                    "--data_dir=DIR, or use the built-in digits: --dataset=synthetic"
+                ) from error
+            say(f"No MNIST: {error}. Using the built-in synthetic digits instead.")
+    return "synthetic", *synthetic.draw()
+
+
+def split(name: str, train_set, test_set, settings) -> Data:
+    """Two `Digits` as `settings.Data` wants them: the last `validation_size` images of
+    the training set become a set of their own.
+
+    Raises:
+      UserError: they are no digits, or too few.
+    """
+    digits.expect_digits(train_set, f"the training set of {name}")
+    digits.expect_digits(test_set, f"the test set of {name}")
+    images, held_out = len(train_set.images), settings.validation_size
+    if held_out >= images:
+        raise UserError(
+            f"--validation_size={held_out}: expected less than {images}, the size of "
+            "the training set: give a smaller one"
+        )
+    edge = images - held_out
+    parts = [a[:edge] for a in train_set], [a[edge:] for a in train_set], test_set
+    train, validation, test = (
+        Split(batches.flatten(images), tf.constant(labels)) for images, labels in parts
+    )
+    record = {
+        "name": name,
+        "sha256": digits.checksum(train_set, test_set),
+        "train_images": len(train.pixels),
+        "validation_images": len(validation.pixels),
+        "test_images": len(test.pixels),
+    }
+    return Data(record, train, validation, test, settings.binarization)
+
+
+def expect_steps(data: Data, settings, conditional: bool) -> None:
+    """Raise UserError if there are not the images, labels or random numbers for the
+    steps that `settings.Training` asks for."""
+    images, batch_size = len(data.train.pixels), settings.batch_size
+    if batch_size > images:
+        raise UserError(
+            f"--batch_size={batch_size}: expected at most {images}, the number of "
+            f"training images beside {data.record['validation_images']} held out by "
+            "--validation_size: give smaller ones"
+        )
+    steps = settings.epochs * (images // batch_size)
+    if steps > rng.MAX_INDEX:
+        raise UserError(
+            f"expected at most {rng.MAX_INDEX:,} steps, each with its own random "
+            f"numbers, got {steps:,}: give fewer --epochs"
+        )
+    expect_classes(data, conditional)
+
+
+def expect_classes(data: Data, conditional: bool) -> None:
+    """Raise UserError if a label is none of the ten that a conditional model knows."""
+    most = max(int(tf.reduce_max(part.labels)) for part in (data.train, data.test))
+    if conditional and most >= digits.CLASSES:
+        raise UserError(
+            f"expected labels from 0 to {digits.CLASSES - 1} for --conditional, got "
+            f"{most} in {data.record['name']}"
+        )
+
+
+def fix(data: Data, kind: str, seed: int) -> Split:
+    """The split of that kind as evaluation sees it: one draw for the whole run."""
+    images, labels = getattr(data, kind)
+    pixels = batches.fixed_pixels(images, data.binarization, seed, INDEX[kind])
+    return Split(pixels, labels)

@@ -1,0 +1,97 @@
+"""Evaluations as flat records: an epoch's validation, and a whole evaluation."""
+
+import math
+import time
+from typing import NamedTuple
+
+import numpy as np
+import tqdm
+
+from core import numerics, rng
+from core.data import datasets
+from core.evaluation import bounds, likelihood, probes
+
+
+def validation(model, weights, split, seed: int) -> dict:
+    """An epoch's fields of the validation images; {} where there are none."""
+    if not len(split.pixels):
+        return {}
+    found = bounds.evaluate(model, weights, split, "validation", seed)
+    return {
+        "validation_loss": found.negative_elbo,
+        "validation_distortion": found.distortion,
+        "validation_rate": found.rate,
+    }
+
+
+class Evaluated(NamedTuple):
+    """A whole evaluation."""
+
+    record: dict  # flat, as evaluations.jsonl keeps it
+    split: datasets.Split  # the images that were evaluated
+    of_images: int  # how many there are of that kind
+    z_mean: np.ndarray  # [N, D], of the layer next to the image
+
+
+def evaluation(model, weights, data, run_settings, settings) -> Evaluated:
+    """What a model with these weights reaches, on the images that
+    `settings.Evaluation` asks for."""
+    start, seed = time.perf_counter(), run_settings.seed
+    kind, asked = settings.evaluation_split, settings.evaluation_images
+    pixels, labels = datasets.fix(data, kind, seed)
+    count = asked or len(pixels)
+    split = datasets.Split(pixels[:count], labels[:count])
+    found = bounds.evaluate(model, weights, split, kind, seed)
+    grey = data.binarization == "none"
+    one_layer = len(model.latent_dims) == 1
+    kl_per_dim = [kl.tolist() for kl in found.kl_per_dim]
+    record = {
+        "split": kind,
+        "dataset": data.record["name"],
+        "binarization": data.binarization,
+        "seed": seed,
+        "given_labels": model.conditional,
+        "images": len(split.pixels),
+        "loss" if grey else "negative_elbo": found.negative_elbo,
+        "distortion": found.distortion,
+        "rate": found.rate,
+        "active_units": found.active_units[0] if one_layer else [*found.active_units],
+        "kl_per_dim": kl_per_dim[0] if one_layer else kl_per_dim,
+        **probe(model, weights, data, found.z_mean, split.labels.numpy(), seed),
+    }
+    if settings.importance_samples:
+        jit = numerics.compiles(model, run_settings)
+        key = rng.key(seed, rng.Stream.LIKELIHOOD, datasets.INDEX[kind])
+        record |= nll(model, weights, split, key, settings, jit)
+    record["seconds"] = time.perf_counter() - start
+    return Evaluated(record, split, len(pixels), found.z_mean)
+
+
+def probe(model, weights, data, z_mean, labels, seed: int) -> dict:
+    """What the posterior means tell of the labels, from training to held-out images."""
+    train = datasets.fix(data, "train", seed)  # not kept: it is large
+    known = bounds.encode(model, weights, train), train.labels.numpy()
+    return {
+        "knn_accuracy": probes.nearest_neighbors_accuracy(*known, z_mean, labels),
+        "linear_accuracy": probes.linear_accuracy(*known, z_mean, labels),
+    }
+
+
+def nll(model, weights, split, key, settings, jit: bool) -> dict:
+    """-log p(x) by importance sampling, and its standard error over images."""
+    tiles = []
+    with tqdm.tqdm(
+        total=len(split.pixels), unit="image", desc="-log p(x)", disable=None
+    ) as bar:
+        for log_p in likelihood.log_marginal(model, weights, split, key, settings, jit):
+            tiles.append(log_p)
+            bar.update(len(log_p))
+    log_p = np.concatenate(tiles)
+    count = len(log_p)
+    error = float(np.std(log_p, ddof=1) / math.sqrt(count)) if count > 1 else None
+    return {
+        "nll": -float(np.mean(log_p)),
+        "nll_standard_error": error,
+        "importance_samples": settings.importance_samples,
+        "bfloat16": settings.bfloat16,
+    }

@@ -1,0 +1,36 @@
+"""Numbers that are not finite: which, and what to do."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from core.errors import UserError
+from core.model import networks
+
+
+def half_squares(params) -> list:
+    """Half the sum of squares of each variable: not finite if a number in it is not."""
+    return [tf.nn.l2_loss(p) for p in tf.nest.flatten(params)]
+
+
+def expect_finite(numbers, state, squares, settings, folder) -> None:
+    """Raise UserError if one of the `numbers` is not finite.
+
+    `squares` are the squared norms of the last step's gradients: they tell which went
+    wrong. `settings` are `settings.Adam`; `folder` knows how to go on.
+    """
+    if np.all(np.isfinite(numbers)):
+        return
+    what = "every gradient is finite, but the weights are ruined"
+    named = networks.named_variables(state.params)
+    for (name, _), square in zip(named, squares.numpy(), strict=True):
+        if not math.isfinite(square):
+            what = f"the first variable whose gradient is not finite: {name}"
+            break
+    rate = settings.learning_rate
+    raise UserError(
+        f"the loss, or what it left behind, is not finite at step {int(state.step)}, "
+        f"with --learning_rate={rate:g}; {what}. "
+        + folder.how_to_go_on(f"--learning_rate={rate / 10:g}")
+    )

@@ -1,0 +1,43 @@
+"""What depends on the number of the step alone."""
+
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class Horizon(NamedTuple):
+    """How many steps the schedules take."""
+
+    warmup: int  # until the KL has its whole weight
+    total: int  # of the whole run: where a cosine ends
+
+
+def horizon(loss_settings, epochs: int, epoch_steps: int) -> Horizon:
+    """The schedules' lengths for a run of so many epochs."""
+    return Horizon(loss_settings.warmup_epochs * epoch_steps, epochs * epoch_steps)
+
+
+def kl_weight_at(step, settings, horizon: Horizon):
+    """The weight of the KL at `step` (from 0): up to beta in a straight line.
+
+    `settings` are `settings.Objective`. Warm-up: Sonderby et al. (arXiv 1602.02282),
+    after the annealing of Bowman et al. (arXiv 1511.06349). beta: Higgins et al.
+    (2017).
+    """
+    if not horizon.warmup:
+        return settings.beta
+    done = tf.cast(step, tf.float32) / horizon.warmup
+    return settings.beta * tf.minimum(done, 1.0)
+
+
+def learning_rate_at(step, settings, horizon: Horizon):
+    """The rate for `step` (from 0): constant, or half a cosine down to 0.
+
+    `settings` are `settings.Adam`. Cosine: Loshchilov and Hutter (arXiv 1608.03983),
+    equation (5), without restarts.
+    """
+    if settings.learning_rate_schedule == "constant":
+        return settings.learning_rate
+    done = tf.minimum(tf.cast(step, tf.float32) / horizon.total, 1.0)
+    return settings.learning_rate * 0.5 * (1 + tf.cos(math.pi * done))

@@ -1,0 +1,232 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from core.errors import UserError
+from core.run import checkpoint, files
+from tests.run.states import arrays, make_state
+
+
+def save(state, folder, number, keep=3, seconds=1.5):
+    checkpoint.save(checkpoint.make_saver(state), folder, number, keep, seconds)
+
+
+def test_everything_comes_back(tmp_path):
+    saved, other = make_state(3, ema=True), make_state(4, ema=True)
+    save(saved, tmp_path, 1)
+    saver = checkpoint.make_saver(other)
+    assert checkpoint.restore(saver, tmp_path) == (1, [])
+    flat = tf.nest.flatten(saved._asdict())
+    assert len(flat) == 4 * 8 + 2
+    for a, b in zip(flat, tf.nest.flatten(other._asdict()), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("hidden", [(9,), (8, 8)])
+def test_another_model_is_refused(tmp_path, hidden):
+    save(make_state(0), tmp_path, 1)
+    saver = checkpoint.make_saver(make_state(0, hidden))
+    with pytest.raises(UserError, match="ckpt-1 cannot be restored.*another model"):
+        checkpoint.restore(saver, tmp_path)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_state_with_an_average_is_not_one_without(tmp_path, saved):
+    """No part of a checkpoint is left over, and no part of a state as it was."""
+    save(make_state(0, ema=saved), tmp_path, 1)
+    saver = checkpoint.make_saver(make_state(0, ema=not saved))
+    with pytest.raises(UserError, match="ckpt-1 cannot be restored.*another model"):
+        checkpoint.restore(saver, tmp_path)
+
+
+def test_what_a_run_needs_beside_its_numbers_is_sealed_with_them(tmp_path):
+    """The time of the epoch so far, and the records as they were then."""
+    save(make_state(0), tmp_path, 1, seconds=0.25)
+    seal = checkpoint.read_seal(tmp_path, 1)
+    assert seal["seconds"] == 0.25 and seal["metrics"] == ""
+    digests = {
+        path.name: files.sha256(path)
+        for path in tmp_path.glob("ckpt-1.*")
+        if path.suffix != ".json"
+    }
+    assert len(digests) == 2 and seal["files"] == digests
+    (tmp_path / checkpoint.METRICS).write_text("records")
+    save(make_state(0), tmp_path, 2, seconds=7.0)
+    seal = checkpoint.read_seal(tmp_path, 2)
+    assert seal["seconds"] == 7.0
+    assert seal["metrics"] == files.sha256(tmp_path / checkpoint.METRICS)
+
+
+def test_what_cannot_be_written_is_an_error_of_the_system(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="ckpt-5 cannot be written") as error:
+        save(make_state(0), tmp_path / "file", 5)
+    assert "\n" not in str(error.value)
+
+
+def test_an_empty_folder_has_no_checkpoint(tmp_path):
+    saver = checkpoint.make_saver(make_state(0))
+    assert checkpoint.restore(saver, tmp_path) == (None, [])
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("here", [False, True])
+def test_only_weights_are_started_from(tmp_path, there, here):
+    """The average where the other run keeps one; it also begins the new average."""
+    other = make_state(3, ema=there)
+    save(other, tmp_path, 7)
+    state = make_state(4, ema=here)
+    kept = arrays([state.m, state.v, state.step, state.totals])
+    assert checkpoint.start_from(tmp_path, state) == (7, [])
+    np.testing.assert_equal(arrays(state.params), arrays(other.weights))
+    np.testing.assert_equal(arrays(state.weights), arrays(other.weights))
+    np.testing.assert_equal(arrays([state.m, state.v, state.step, state.totals]), kept)
+
+
+@pytest.mark.parametrize("hidden", [(9,), (8, 8)])
+def test_another_models_weights_are_refused(tmp_path, hidden):
+    save(make_state(0), tmp_path, 1)
+    with pytest.raises(UserError, match="ckpt-1 cannot be restored.*another model"):
+        checkpoint.start_from(tmp_path, make_state(0, hidden))
+    with pytest.raises(UserError, match="expected a run to start from"):
+        checkpoint.start_from(tmp_path / "nowhere", make_state(0))
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-10]),
+    "flipped": flip,
+    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "emptied": lambda path: path.write_bytes(b""),
+    "missing": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("ending", ["index", "data-00000-of-00001", "json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage, ending):
+    old = make_state(1)
+    save(old, tmp_path, 10)
+    save(make_state(2), tmp_path, 20)
+    DAMAGES[damage](tmp_path / f"ckpt-20.{ending}")
+    state = make_state(3)
+    saver = checkpoint.make_saver(state)
+    found, (note,) = checkpoint.restore(saver, tmp_path)
+    assert found == 10 and "Passed over" in note and "ckpt-20" in note
+    assert float(state.totals[3]) == 1
+    # What is saved from there replaces it.
+    checkpoint.save(saver, tmp_path, 20, 3, 0.0)
+    assert checkpoint.restore(saver, tmp_path) == (20, [])
+    DAMAGES[damage](tmp_path / f"ckpt-20.{ending}")
+    DAMAGES[damage](tmp_path / f"ckpt-10.{ending}")
+    with pytest.raises(UserError, match="no checkpoint can be used. Passed over"):
+        checkpoint.restore(checkpoint.make_saver(state), tmp_path)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_run_of_no_steps_loses_nothing_by_a_damaged_checkpoint(tmp_path, damage):
+    """It begins anew, where another would be refused."""
+    save(make_state(1), tmp_path, 0)
+    DAMAGES[damage](tmp_path / "ckpt-0.data-00000-of-00001")
+    state = make_state(2)
+    before = arrays(state)
+    found, (note,) = checkpoint.restore(checkpoint.make_saver(state), tmp_path)
+    assert found is None and "ckpt-0" in note
+    np.testing.assert_equal(arrays(state), before)
+
+
+NO_SEALS = "[] {} x {'files':{}} {'files':[1]} {'files':{'ckpt-20.index':1}}".split()
+
+
+@pytest.mark.parametrize("content", NO_SEALS)
+def test_a_seal_that_seals_nothing_is_damage(tmp_path, content):
+    save(make_state(1), tmp_path, 10)
+    save(make_state(2), tmp_path, 20)
+    (tmp_path / "ckpt-20.json").write_text(content.replace("'", '"'))
+    found, (note,) = checkpoint.newest(tmp_path)
+    assert found == 10 and "ckpt-20" in note
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_tensorflows_own_list_is_not_needed(tmp_path, damage):
+    save(make_state(1), tmp_path, 10)
+    DAMAGES[damage](tmp_path / "checkpoint")
+    saver = checkpoint.make_saver(make_state(2))
+    assert checkpoint.restore(saver, tmp_path) == (10, [])
+
+
+def test_only_the_newest_are_kept_and_none_is_saved_twice(tmp_path):
+    saver = checkpoint.make_saver(make_state(0))
+    for number in (10, 20, 30):
+        checkpoint.save(saver, tmp_path, number, 2, 0.0)
+    written = (tmp_path / "ckpt-30.index").stat().st_mtime_ns
+    checkpoint.save(saver, tmp_path, 30, 2, 0.0)
+    assert (tmp_path / "ckpt-30.index").stat().st_mtime_ns == written
+    assert checkpoint.steps_on_disk(tmp_path) == [30, 20]
+    assert len(list(tmp_path.iterdir())) == 2 * 3 + 1
+    listed = tf.train.get_checkpoint_state(str(tmp_path)).all_model_checkpoint_paths
+    assert list(listed) == [f"{tmp_path}/ckpt-{n}" for n in (20, 30)]
+    assert tf.train.latest_checkpoint(str(tmp_path)) == f"{tmp_path}/ckpt-30"
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_kill_while_saving_leaves_the_one_before(tmp_path, monkeypatch, keep):
+    """Even if only one is kept: it goes when the next one is sealed."""
+    save(make_state(1), tmp_path, 10, keep)
+    monkeypatch.setattr(checkpoint.files, "write_json", lambda *a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save(make_state(2), tmp_path, 20, keep)
+    monkeypatch.undo()
+    state = make_state(3)
+    saver = checkpoint.make_saver(state)
+    assert checkpoint.restore(saver, tmp_path)[0] == 10
+    checkpoint.save(saver, tmp_path, 30, keep, 0.0)
+    assert checkpoint.steps_on_disk(tmp_path) == [30, 10][:keep]
+
+
+def test_what_a_user_put_beside_the_checkpoints_stays(tmp_path):
+    """A copy under a name like theirs is no checkpoint, and nobody's to delete."""
+    (tmp_path / "ckpt-1.bak").mkdir()
+    mine = ["ckpt-1.tar.gz", "ckpt-1.index.old", "ckpt-999.best", "ckpt-1.bak/file"]
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+    state = make_state(0)
+    for number in (1, 2, 3):
+        save(state, tmp_path, number, keep=1)
+    assert checkpoint.steps_on_disk(tmp_path) == [3]
+    assert [(tmp_path / name).read_text() for name in mine] == ["mine"] * 4
+    assert checkpoint.restore(checkpoint.make_saver(state), tmp_path) == (3, [])
+
+
+def test_a_damaged_later_checkpoint_does_not_push_out_a_new_one(tmp_path):
+    save(make_state(1), tmp_path, 10)
+    save(make_state(2), tmp_path, 20)
+    flip(tmp_path / "ckpt-20.index")
+    state = make_state(3)
+    saver = checkpoint.make_saver(state)
+    assert checkpoint.restore(saver, tmp_path)[0] == 10
+    checkpoint.save(saver, tmp_path, 15, 1, 0.0)
+    assert checkpoint.restore(saver, tmp_path) == (15, [])
+
+
+def test_what_a_killed_process_was_writing_is_cleaned_up(tmp_path):
+    save(make_state(1), tmp_path, 10)
+    before = [path.name for path in tmp_path.iterdir()]
+    (tmp_path / "ckpt-20_temp").mkdir()
+    (tmp_path / "ckpt-20_temp" / "part").write_text("x")
+    for name in ("config.json", "metrics.jsonl", "checkpoint", "ckpt-20.json"):
+        (tmp_path / f"{name}.partial").write_text("x")
+    (tmp_path / "figures" / "test_20").mkdir(parents=True)
+    (tmp_path / "figures" / "samples.png.partial").write_text("x")
+    (tmp_path / "figures" / "test_20" / "samples.png.partial").write_text("x")
+    (tmp_path / "mine.partial").write_text("x")
+    before = sorted([*before, "figures", "mine.partial"])
+    checkpoint.clean(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    (folder,) = (tmp_path / "figures").iterdir()
+    assert not list(folder.iterdir())

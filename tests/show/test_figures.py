@@ -1,0 +1,200 @@
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.image import imread
+
+from core.show import figures
+
+RANDOM = np.random.default_rng(0)
+
+
+def test_tile_puts_rows_below_rows_dark_on_light():
+    rows = np.zeros([2, 3, 28, 28])
+    rows[1, 2] = 1
+    sheet = figures.tile(rows)
+    assert sheet.shape == (58, 88, 4)
+    assert sheet[30:, 60:, :3].max() == 0  # full ink is black
+    assert sheet[:28].min() == sheet[:, :58].min() == sheet[..., 3].min() == 255
+
+
+def test_tile_leaves_a_short_last_row_blank():
+    sheet = figures.tile([np.ones([2, 28, 28]), np.ones([1, 28, 28])])
+    assert sheet[30:, 30:].min() == 255 and sheet[30:, :28, :3].max() == 0
+
+
+def test_the_manifold_grid_is_cells_of_equal_probability():
+    grid = figures.manifold_grid(4).reshape(4, 4, 2)
+    assert np.all(np.diff(grid[..., 0], axis=1) > 0)  # z_1 rises to the right
+    assert np.all(np.diff(grid[..., 1], axis=0) < 0)  # z_2 rises upwards
+    np.testing.assert_allclose(grid, -grid[::-1, ::-1], atol=1e-12)
+    assert grid.max() == pytest.approx(1.1503, abs=1e-4)  # the 7/8 quantile
+    assert figures.MANIFOLD_SIDE >= 20
+
+
+def test_principal_components_find_the_directions_of_most_variance():
+    scores = RANDOM.standard_normal([500, 3]) * [5, 2, 0.1]
+    rotation, _ = np.linalg.qr(RANDOM.standard_normal([3, 3]))
+    points, share = figures.principal_components(scores @ rotation + 7)
+    assert share > 0.999
+    for i in range(2):
+        assert abs(np.corrcoef(points[:, i], scores[:, i])[0, 1]) > 0.99
+
+
+def test_the_palette_has_ten_colors():
+    assert len(set(figures.PALETTE)) == 10
+
+
+HISTORY = [
+    {"epoch": e, **{f"{kind}_{name}": 9.0 / e for kind in ("train", "validation")
+                    for name in ("loss", "rate", "distortion")}}
+    for e in (1, 2)
+]  # fmt: skip
+DIGITS = RANDOM.uniform(size=[4, 3, 28, 28])
+LABELS = np.arange(50) % 10
+DRAWINGS = {
+    "rows": lambda path: figures.image_rows(path, "title", DIGITS, list("abcd")),
+    "one": lambda path: figures.image_rows(path, "title", DIGITS[:1, :1]),
+    "manifold": lambda path: figures.manifold(path, RANDOM.uniform(size=[16, 28, 28])),
+    "curves": lambda path: figures.learning_curves(path, HISTORY, "nats"),
+    "no validation": lambda path: figures.learning_curves(
+        path,
+        [{k: v for k, v in r.items() if k[0] != "v"} for r in HISTORY],
+        "nats",
+    ),
+    **{
+        f"latent {d}": lambda path, d=d: figures.latent_space(
+            path, RANDOM.standard_normal([50, d]), LABELS
+        )
+        for d in (1, 2, 5)
+    },
+    "many classes": lambda path: figures.latent_space(
+        path, RANDOM.standard_normal([50, 2]), np.arange(50)
+    ),
+    "no variance": lambda path: figures.latent_space(path, np.zeros([50, 4]), LABELS),
+}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_figures_are_whole_pictures(tmp_path, name):
+    path = tmp_path / "figures" / "figure.png"
+    DRAWINGS[name](path)
+    picture = imread(path)
+    assert min(picture.shape[:2]) > 50
+    assert picture.std() > 0.05
+    assert [p.name for p in path.parent.iterdir()] == ["figure.png"]
+
+
+def test_a_class_has_its_color_whatever_others_are_there(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure))
+    for labels in (np.array([9, 2, 9]), np.array([9, 9, 9])):
+        figures.latent_space(tmp_path / "x.png", RANDOM.standard_normal([3, 2]), labels)
+    colors = [figure.axes[0].collections[0].get_facecolors()[0] for figure in drawn]
+    np.testing.assert_array_equal(*colors)
+    assert to_hex(colors[0]) == figures.PALETTE[9]
+
+
+def test_a_class_is_named_where_it_outnumbers_the_others():
+    """Its points are half among others, half on their own."""
+    mine = np.arange(90) < 60
+    points = RANDOM.uniform(size=[90, 2])
+    points[:30] += [5, 9]
+    position = figures.label_position(points, mine, cells=4)
+    assert np.all(np.abs(position - [5.5, 9.5]) < 0.6)
+    same = np.zeros([3, 2])
+    assert figures.label_position(same, np.arange(3) == 1).shape == (2,)
+
+
+def test_the_latent_space_says_what_it_projects(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(
+        figures, "_save", lambda figure, path: titles.append(figure.axes[0].get_title())
+    )
+    for dimensions in (2, 5):
+        z_mean = RANDOM.standard_normal([50, dimensions])
+        figures.latent_space(tmp_path / "x.png", z_mean, LABELS)
+    assert "principal" not in titles[0]
+    assert "principal components of 5 dimensions" in titles[1]
+
+
+def test_learning_curves_show_the_parts_of_every_epoch(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure))
+    figures.learning_curves(tmp_path / "x.png", HISTORY, "nats an image")
+    for axes, title, values in zip(
+        drawn[0].axes,
+        ("distortion + rate", "distortion", "rate"),
+        ([18.0, 9.0], [9.0, 4.5], [9.0, 4.5]),
+        strict=True,
+    ):
+        assert axes.get_title() == title and axes.get_ylabel() == "nats an image"
+        lines = {line.get_label(): line for line in axes.get_lines()}
+        assert list(lines) == ["train", "validation"]
+        for line in lines.values():
+            np.testing.assert_array_equal(line.get_xdata(), [1, 2])
+            np.testing.assert_array_equal(line.get_ydata(), values)
+
+
+# --- Images beside what a model makes of them -----------------------------------------
+
+
+def images(rows):
+    """Image number i is grey i / 100 all over."""
+    return np.tile(np.array(rows)[:, None, None] / 100, [1, 28, 28])
+
+
+def decode(z, labels):
+    """Grey by the first latent and the label."""
+    return np.tile((z[:, 0] + labels)[:, None, None] / 1000, [1, 28, 28])
+
+
+@pytest.fixture
+def rows_drawn(monkeypatch):
+    """[(path, title, grey of each image, names) of every picture of rows]."""
+    drawn = []
+
+    def image_rows(path, title, rows, names=()):
+        greys = [[float(np.unique(image).item()) for image in row] for row in rows]
+        drawn.append((path, title, greys, names))
+
+    monkeypatch.setattr(figures, "image_rows", image_rows)
+    return drawn
+
+
+@pytest.mark.parametrize("count", [50, 36, 5, 1])
+def test_each_reconstruction_is_below_its_image(tmp_path, rows_drawn, count):
+    labels, z_mean = np.arange(count) % 10, 10.0 * np.arange(count)[:, None]
+    figures.reconstructions(tmp_path, "test", images, labels, z_mean, decode)
+    ((path, title, greys, names),) = rows_drawn
+    assert path == tmp_path / "reconstructions.png" and title.startswith("Test images")
+    assert names == ["image", "reconstruction"] * 3 and len(greys) == 6
+    shown = np.arange(min(count, 36))
+    np.testing.assert_allclose(np.concatenate(greys[::2]), shown / 100)
+    of_them = (10 * shown + shown % 10) / 1000
+    np.testing.assert_allclose(np.concatenate(greys[1::2]), of_them)
+    assert [len(row) for row in greys[::2]] == [len(row) for row in greys[1::2]]
+
+
+def test_interpolations_go_round_from_class_to_class(tmp_path, rows_drawn):
+    """Along the line between posterior means, with the label of where they start."""
+    labels, z_mean = np.array([7, 7, 2, 9, 2]), np.array([[0.0], [5], [90], [45], [1]])
+    figures.interpolations(tmp_path, "validation", images, labels, z_mean, decode)
+    ((path, title, greys, names),) = rows_drawn
+    assert path == tmp_path / "interpolations.png" and "one validation image" in title
+    assert names == ["2 to 7", "7 to 9", "9 to 2"]
+    for row, ends, means, label in zip(
+        greys,
+        ([0.02, 0.0], [0.0, 0.03], [0.03, 0.02]),  # of images 2, 0 and 3 themselves
+        ([90, 0], [0, 45], [45, 90]),
+        (2, 7, 9),
+        strict=True,
+    ):
+        assert row[:: len(row) - 1] == ends
+        line = (np.linspace(*means, 10) + label) / 1000
+        np.testing.assert_allclose(row[1:-1], line)
+
+
+def test_one_class_alone_goes_to_itself(tmp_path, rows_drawn):
+    labels, z_mean = np.full(3, 4), np.zeros([3, 1])
+    figures.interpolations(tmp_path, "test", images, labels, z_mean, decode)
+    assert rows_drawn[0][3] == ["4 to 4"]

@@ -1,0 +1,224 @@
+"""A block of steps as one call: `train_block`, and the `train_step` in it."""
+
+import functools
+import math
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import loop
+from core import numerics, settings
+from core.data import batches
+from core.data.batches import Epoch
+from core.model import networks
+from core.model.build import build
+from core.training import adam
+from core.training import state as states
+from core.training.schedules import Horizon
+
+BATCH, LATENT = 6, 3
+HORIZON = Horizon(warmup=0, total=12)
+PARTS = ("params", "m", "v", "average")
+
+
+def make_state(adam_settings, **model_settings):
+    """(model, a state that has taken no step, an epoch of 12 steps)."""
+    sizes = dict(hidden_sizes=(16,), latent_dim=LATENT)
+    model = build(settings.Model(**sizes, **model_settings))
+    state = states.init(model.init(0, 0.13), adam_settings)
+    random = np.random.default_rng(0)
+    images = tf.constant(random.integers(0, 2, [72, 784]), tf.bool)
+    labels = tf.constant(random.integers(0, 10, [72]), tf.uint8)
+    order = batches.epoch_order(0, 0, 72, BATCH)
+    return model, state, Epoch(images, labels if model.conditional else None, order)
+
+
+@functools.cache
+def train(block_lengths, jit, **hyper):
+    """(final state as arrays, tracing count) after 12 steps in such blocks, each with
+    equal settings made anew."""
+    model, state, epoch = make_state(settings.Adam(**hyper))
+    compiled = tf.function(loop.train_block, jit_compile=jit)
+    done, asked = 0, []
+    for count in block_lengths:
+        noise = batches.noise(0, tf.constant(done), (12, 1, BATCH, LATENT))
+        block = batches.block(epoch, done, noise, count)
+        asked.append((settings.Objective(), settings.Adam(**hyper), Horizon(*HORIZON)))
+        taken, _, _ = compiled(model, state, block, *asked[-1])
+        assert int(taken) == count
+        done += count
+    arrays = {
+        f"{part}/{name}": variable.numpy()
+        for part in PARTS
+        for name, variable in networks.named_variables(getattr(state, part) or {})
+    }
+    arrays |= {"step": state.step.numpy(), "totals": state.totals.numpy()}
+    return arrays, compiled.experimental_get_tracing_count()
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_results_do_not_depend_on_how_steps_are_grouped(jit):
+    whole, _ = train((12,), jit, ema_decay=0.9)
+    parts, traces = train((5, 0, 6, 1), jit, ema_decay=0.9)
+    assert traces == 1
+    assert set(parts) == set(whole) and whole["step"] == 12
+    for name, array in whole.items():
+        np.testing.assert_array_equal(parts[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_xla_copies_no_weights_and_computes_no_gradient_twice(samples):
+    """Of the size of the logits, a step of 72 images makes those and their gradient."""
+    model, state, epoch = make_state(settings.Adam())
+    epoch = epoch._replace(order=tf.reshape(epoch.order, [1, 72]))
+    block = batches.block(epoch, 0, tf.zeros([1, samples, 72, LATENT]), 1)
+    train_block = tf.function(loop.train_block, jit_compile=True)
+    compiled = train_block.experimental_get_compiler_ir(
+        model, state, block, settings.Objective(), settings.Adam(), HORIZON
+    )
+    made = re.findall(
+        r" = (f32\[[\d,]+\])\S* (copy|dot|fusion)\(", compiled(stage="optimized_hlo")
+    )
+    assert not [shape for shape, kind in made if kind == "copy" and "," in shape]
+    large = f"f32[{samples * 72},784]", f"f32[{samples},72,784]"
+    kinds = sorted(kind for shape, kind in made if shape in large)
+    assert kinds == ["dot", "fusion"] + ["fusion"] * (samples == 1)  # that is x
+
+
+def test_eager_graph_and_xla_agree():
+    """Within float32 rounding, carried through twelve steps of Adam."""
+    graph, _ = train((12,), False, ema_decay=0.9)
+    xla, _ = train((12,), True, ema_decay=0.9)
+    with numerics.eagerly(True):
+        eager, _ = train.__wrapped__((12,), False, ema_decay=0.9)
+    for name, array in graph.items():
+        np.testing.assert_allclose(eager[name], array, 1e-4, 2e-6, err_msg=name)
+        np.testing.assert_allclose(xla[name], array, 1e-4, 2e-6, err_msg=name)
+
+
+class ByHand:
+    """Single steps with a warm-up, a cosine and an average, written out in Python."""
+
+    loss_settings = settings.Objective(beta=2.0)
+    adam_settings = settings.Adam(learning_rate_schedule="cosine", ema_decay=0.9)
+    horizon = Horizon(warmup=8, total=12)
+
+    def __init__(self, conditional):
+        made = make_state(self.adam_settings, conditional=conditional)
+        self.model, self.state, self.epoch = made
+        self.average = [p.numpy() for p in tf.nest.flatten(self.state.params)]
+        self.totals = np.zeros(4)
+
+    def step(self, i, noise):
+        rows = self.epoch.order.numpy()[i]
+        y = None
+        if self.model.conditional:
+            y = tf.one_hot(self.epoch.labels.numpy()[rows], 10)
+        x = tf.constant(self.epoch.pixels.numpy()[rows], tf.float32)
+        self.losses, grads = loop.loss_and_gradients(
+            self.model,
+            self.state.params,
+            batches.Batch(x, y, noise),
+            self.loss_settings,
+            kl_weight=2.0 * min(i / 8, 1.0),
+        )
+        learning_rate = 1e-3 * 0.5 * (1 + math.cos(math.pi * i / 12))
+        adam.apply(self.state, grads, learning_rate, self.adam_settings)
+        self.state.step.assign_add(1)
+        decay = min(0.9, (2 + i) / (11 + i))
+        self.average = [
+            decay * average + (1 - decay) * p.numpy()
+            for average, p in zip(
+                self.average, tf.nest.flatten(self.state.params), strict=True
+            )
+        ]
+        self.squares = [np.sum(g.numpy() ** 2) for g in grads]
+        self.totals += [*self.losses, np.sqrt(sum(self.squares))]
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_block_is_the_same_as_single_steps_by_hand(conditional):
+    """The order's rows, each step's own noise, the schedules, the epoch's totals."""
+    by_hand, found = ByHand(conditional), ByHand(conditional)
+    noise = batches.noise(0, tf.constant(0), (12, 1, BATCH, LATENT))
+    for i in range(12):
+        by_hand.step(i, noise[i])
+    state = found.state
+    taken, measures, squares = tf.function(loop.train_block)(
+        found.model,
+        state,
+        batches.block(found.epoch, 0, noise, 12),
+        found.loss_settings,
+        found.adam_settings,
+        found.horizon,
+    )
+    assert int(taken) == int(state.step) == 12
+    np.testing.assert_allclose(state.totals, by_hand.totals, rtol=1e-5)
+    np.testing.assert_allclose(measures[:3], by_hand.losses, rtol=1e-5)
+    np.testing.assert_allclose(measures[3], np.sqrt(sum(squares)), rtol=1e-5)
+    np.testing.assert_allclose(squares, by_hand.squares, rtol=1e-3)
+    for part, expected in {
+        "params": tf.nest.flatten(by_hand.state.params),
+        "average": by_hand.average,
+    }.items():
+        named = networks.named_variables(getattr(state, part))
+        for (name, variable), array in zip(named, expected, strict=True):
+            np.testing.assert_allclose(variable, array, 1e-4, 2e-6, err_msg=name)
+
+
+def test_a_block_of_no_steps_changes_nothing():
+    """So that training can compile before its clock starts."""
+    adam_settings = settings.Adam(ema_decay=0.9)
+    model, state, epoch = make_state(adam_settings)
+    state.totals.assign([1.0, 2.0, 3.0, 4.0])
+    before = [variable.numpy() for variable in tf.nest.flatten(state)]
+    noise = batches.noise(0, tf.constant(0), (12, 1, BATCH, LATENT))
+    taken, _, _ = tf.function(loop.train_block)(
+        model,
+        state,
+        batches.block(epoch, 0, noise, 0),
+        settings.Objective(),
+        adam_settings,
+        HORIZON,
+    )
+    assert int(taken) == 0
+    for variable, array in zip(tf.nest.flatten(state), before, strict=True):
+        np.testing.assert_array_equal(variable, array)
+
+
+def test_noise_depends_on_the_step_alone():
+    long = batches.noise(3, tf.constant(10), (8, 1, BATCH, LATENT))
+    short = batches.noise(3, tf.constant(14), (2, 1, BATCH, LATENT))
+    np.testing.assert_array_equal(long[4:6], short)
+    assert len(np.unique(long)) == long.numpy().size
+    other = batches.noise(4, tf.constant(10), (8, 1, BATCH, LATENT))
+    assert not np.array_equal(other, long)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_block_stops_at_the_first_step_that_is_not_finite(jit):
+    """And tells of that step what it measured."""
+    hyper = settings.Adam(learning_rate=1e30)
+    model, state, epoch = make_state(hyper)
+    noise = batches.noise(0, tf.constant(0), (12, 1, BATCH, LATENT))
+    taken, measures, squares = tf.function(loop.train_block, jit_compile=jit)(
+        model,
+        state,
+        batches.block(epoch, 0, noise, 12),
+        settings.Objective(),
+        hyper,
+        HORIZON,
+    )
+    assert 1 < int(taken) == int(state.step) < 12
+    assert not np.all(np.isfinite(measures)) and not np.all(np.isfinite(squares))
+
+
+def test_clipping_bounds_what_the_step_sees():
+    free, _ = train((1,), jit=False)
+    clipped, _ = train((1,), jit=False, clip_norm=1e-3)
+    name = "m/decoder/output/w"
+    assert free["totals"][3] == clipped["totals"][3] > 1  # the norm before clipping
+    scale = 1e-3 / free["totals"][3]
+    np.testing.assert_allclose(clipped[name], scale * free[name], 1e-5, 1e-12)

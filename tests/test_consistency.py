@@ -1,0 +1,228 @@
+import dataclasses
+import json
+
+import pytest
+
+from core import consistency, settings
+from core.errors import UserError
+from core.settings import Adam, Model, Objective, Settings
+
+
+def values_as_text(case):
+    """A stable name for a test of values."""
+    return " ".join(
+        f"{name}={value!r}"
+        for part in case
+        if isinstance(part, dict)
+        for name, value in part.items()
+    )
+
+
+# --- Contradictions -------------------------------------------------------------------
+
+IWAE, GREY = {"objective": "iwae"}, {"binarization": "none"}
+DREG = IWAE | {"estimator": "dreg"}
+CONV, TWO = {"architecture": "conv"}, {"stochastic_layers": 2}
+MEANINGLESS = [  # but harmless, if it is a default
+    ({"eager": True, "jit": True}, "--eager runs without XLA"),
+    (TWO | {"latent_dim": 5}, "--latent_dim is of one layer"),
+    ({"latent_dims": (5, 4)}, "are of --stochastic_layers=2"),
+    ({"upper_hidden_sizes": (5,)}, "are of --stochastic_layers=2"),
+    (CONV | {"hidden_sizes": (5,)}, "give --filters"),
+    ({"filters": (5, 6)}, "are of --architecture=conv"),
+    (CONV | {"jit": True}, "runs without XLA"),
+    ({"bfloat16": True}, "give --importance_samples"),
+]
+CONTRADICTIONS = [
+    (IWAE | {"estimator": "stl"}, "biased for the IWAE bound: use dreg"),
+    ({"estimator": "dreg"}, "for the elbo, use stl"),
+    (DREG | {"warmup_epochs": 2}, "the unweighted bound"),
+    (DREG | {"beta": 2.0}, "for --beta=1 alone"),
+    (IWAE | {"beta": 2.0}, "for --beta=1 alone"),
+    (IWAE | {"free_bits": 0.1}, "a floor under the KL of each dimension"),
+    ({"estimator": "stl", "free_bits": 0.1}, "a floor under the KL of each dimension"),
+    (CONV | {"bfloat16": True, "importance_samples": 5}, "of dense networks"),
+    (GREY | IWAE, "have no likelihood"),
+    (GREY | {"importance_samples": 9}, "have no likelihood"),
+    ({"digit": 3, "conditional": True}, "--digit is of --mode=generate"),
+    ({"digit": 3, "mode": "generate"}, "trained with --conditional"),
+    (
+        {"validation_size": 0, "evaluation_split": "validation"},
+        "needs validation images",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS, ids=values_as_text)
+def test_contradictions_are_refused_with_a_reason(case):
+    values, reason = case
+    with pytest.raises(UserError, match=reason):
+        consistency.check(settings.of_values(values))
+
+
+@pytest.mark.parametrize("case", MEANINGLESS, ids=values_as_text)
+def test_what_has_no_meaning_is_refused_if_it_was_typed(case):
+    values, reason = case
+    with pytest.raises(UserError, match=reason):
+        consistency.check(settings.of_values(values), {*values})
+    consistency.check(settings.of_values(values))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"eager": True},
+        CONV | {"filters": (5, 6), "jit": False},
+        TWO | {"latent_dims": (5, 4), "upper_hidden_sizes": (5,)},
+        {"estimator": "stl", "warmup_epochs": 2, "beta": 0.5},
+        DREG | {"num_samples": 5},
+        IWAE | {"warmup_epochs": 2},
+        GREY | {"free_bits": 0.1, "beta": 2.0},
+        {"bfloat16": True, "importance_samples": 5},
+        {"mode": "generate", "digit": 0, "conditional": True},
+        {"evaluation_split": "validation"},
+    ],
+    ids=lambda values: values_as_text([values]),
+)
+def test_what_goes_together_is_let_through(values):
+    consistency.check(settings.of_values(values), {*values})
+
+
+# --- Beside the settings of an existing run -------------------------------------------
+
+
+def changed(before, **values):
+    return settings.of_values(settings.values_of(before) | values)
+
+
+PAST = settings.of_values(dict(epochs=5, latent_dim=20, hidden_sizes=(400,), seed=3))
+RECORDED = json.loads(json.dumps(settings.values_of(PAST)))
+
+
+def test_what_a_run_keeps_and_what_it_may_change():
+    of_model = {field.name for field in dataclasses.fields(Model)}
+    kept = {"start_from", "seed", "validation_size", "binarization", "batch_size"}
+    assert {*settings.OF_RUN} == kept | {"ema_decay"} | of_model
+    assert {*settings.OF_MODEL} == of_model
+    assert {*settings.OF_LOSS} == {f.name for f in dataclasses.fields(Objective)}
+    of_adam = {f.name for f in dataclasses.fields(Adam)} - {"ema_decay"}
+    assert {*consistency.MAY_CHANGE} == {*settings.OF_LOSS, *of_adam, "jit", "eager"}
+
+
+def test_a_new_run_takes_the_settings_as_they_are():
+    assert consistency.going_on(None, PAST, set()) is PAST
+    eager = changed(PAST, eager=True)
+    assert consistency.going_on(None, eager, {"eager"}) is eager
+    with pytest.raises(UserError, match="--eager runs without XLA"):
+        consistency.going_on(None, eager, {"eager", "jit"})
+
+
+def test_training_goes_on_with_other_epochs_and_learning_rate():
+    now = changed(PAST, epochs=9, learning_rate=1e-4, checkpoint_every=2)
+    assert consistency.going_on(PAST, now, {"epochs"}) == now
+
+
+def test_training_that_goes_on_is_checked():
+    now = changed(PAST, estimator="dreg")
+    with pytest.raises(UserError, match="for the elbo, use stl"):
+        consistency.going_on(PAST, now, set())
+    with pytest.raises(UserError, match="--latent_dims and"):
+        consistency.going_on(PAST, PAST, {"latent_dims"})
+
+
+@pytest.mark.parametrize("name", settings.OF_RUN)
+def test_training_refuses_each_setting_that_shapes_the_run(name):
+    default = settings.FIELDS[name].default
+    other = {
+        "binarization": "static",
+        "activation": "tanh",
+        "architecture": "conv",
+        "conditional": True,
+        "ema_decay": 0.9,
+        "start_from": "other",
+    }.get(name) or ((7, 7) if isinstance(default, tuple) else default + 1)
+    other = 2 if name == "stochastic_layers" else other
+    now = changed(PAST, **{name: other})
+    other = "7,7" if isinstance(other, tuple) else other
+    message = (
+        rf"--{name} \(the run: .+, now: {other}\); .*another folder, or give the run's"
+    )
+    with pytest.raises(UserError, match=message):
+        consistency.going_on(PAST, now, set())
+
+
+def test_every_difference_is_listed():
+    with pytest.raises(UserError, match="--seed.*--hidden_sizes.*--latent_dim"):
+        consistency.going_on(PAST, Settings(), set())
+
+
+def test_other_modes_take_the_runs_own_settings():
+    now = settings.of_values(dict(mode="evaluate", figures=False))
+    settled = consistency.going_on(PAST, now, {"mode", "figures"})
+    assert settled == changed(PAST, mode="evaluate", figures=False)
+    with pytest.raises(UserError, match="--latent_dim"):
+        consistency.going_on(PAST, now, {"mode", "latent_dim"})
+    past = changed(PAST, eager=True, data_dir="digits")
+    settled = consistency.going_on(past, now, {"mode"})
+    assert settled.data.data_dir == "digits" and not settled.run.eager
+    other = changed(now, dataset="mnist")
+    settled = consistency.going_on(past, other, {"mode", "dataset"})
+    assert settled.data.data_dir == "" and settled.data.dataset == "mnist"
+
+
+def test_the_run_is_the_one_in_the_folder_that_was_asked_for():
+    """A folder may have been moved since its run was begun."""
+    now = settings.of_values(dict(mode="evaluate", run_dir="moved"))
+    assert consistency.going_on(PAST, now, {"mode"}).run.run_dir == "moved"
+    with pytest.raises(UserError, match="^moved holds a run with other flags"):
+        consistency.going_on(PAST, changed(Settings(), run_dir="moved"), set())
+
+
+def test_generate_may_have_a_seed_of_its_own():
+    now = settings.of_values(dict(mode="generate", seed=8))
+    assert consistency.going_on(PAST, now, {"mode", "seed"}).run.seed == 8
+    now = changed(now, mode="evaluate")
+    with pytest.raises(UserError, match=r"--seed \(the run: 3, now: 8\)"):
+        consistency.going_on(PAST, now, {"mode", "seed"})
+
+
+def test_a_digit_needs_a_conditional_run():
+    now = settings.of_values(dict(mode="generate", digit=7))
+    with pytest.raises(UserError, match="trained with --conditional"):
+        consistency.going_on(PAST, now, {"mode", "digit"})
+    past = changed(PAST, conditional=True)
+    assert consistency.going_on(past, now, {"mode", "digit"}).show.digit == 7
+
+
+def test_a_record_of_an_earlier_version_has_defaults_for_its_younger_settings():
+    assert settings.from_record(RECORDED, "run") == PAST
+    older = {name: value for name, value in RECORDED.items() if name != "bfloat16"}
+    assert settings.from_record(older, "run") == PAST
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"a_later_flag": 1},
+        {"epochs": "3"},
+        {"epochs": None},
+        {"hidden_sizes": [400, "30"]},
+        {"hidden_sizes": 400},
+        {"activation": {}},
+        {"jit": 1},
+        {"beta": "1"},
+    ],
+    ids=lambda change: values_as_text([change]),
+)
+def test_a_record_of_something_else_is_refused(change):
+    with pytest.raises(UserError, match="run: expected the flags of a run .*version"):
+        settings.from_record(RECORDED | change, "run")
+
+
+def test_changes_of_the_numbers_are_listed():
+    now = changed(PAST, learning_rate=0.5, figures=False, epochs=9)
+    assert consistency.changes(PAST, now) == ["--learning_rate was 0.001 and is 0.5"]
+    now = changed(PAST, learning_rate_schedule="cosine", epochs=9)
+    assert len(consistency.changes(PAST, now)) == 2
+    assert consistency.changes(PAST, PAST) == consistency.changes(None, now) == []

@@ -1,0 +1,308 @@
+"""What a user can mend is refused in one line; a mistake in the code is shown whole."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+import flags
+import loop
+from core.data import datasets, download, synthetic
+from core.data.digits import Digits
+from core.errors import UserError
+from core.model.build import build
+from core.run import checkpoint
+from core.settings import Adam, Data, Model, Objective, Settings, Show, Training
+from core.training import state as states
+from tests.conftest import ROOT, as_arguments, program, run, write_idx_folder
+from tests.runs import assert_same_numbers, weights_and_moments
+
+# --- Beside what is in the folder -----------------------------------------------------
+
+
+def test_a_run_with_other_flags_is_refused(trained):
+    with pytest.raises(UserError, match=r"--latent_dim \(the run: 2, now: 3\)"):
+        run(trained, latent_dim=3)
+
+
+def test_a_run_on_other_data_is_refused(trained, digits, tmp_path):
+    train_set, test_set = digits
+    images = train_set.images.copy()
+    images[0, 0, 0] ^= 1
+    other = write_idx_folder(
+        tmp_path / "other", Digits(images, train_set.labels), test_set
+    )
+    with pytest.raises(UserError, match="run on other data"):
+        run(trained, data_dir=str(other))
+
+
+@pytest.mark.usefixtures("unreported")
+def test_resume_never_and_required(small):
+    with pytest.raises(UserError, match="expected a run to go on from"):
+        run(small, resume="required")
+    assert not Path(small["run_dir"]).exists()
+    run(small, epochs=1, resume="never")
+    with pytest.raises(UserError, match="--resume=never does not overwrite it"):
+        run(small, resume="never")
+    run(small, resume="required")
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "generate"])
+def test_other_modes_need_a_run(small, mode):
+    with pytest.raises(UserError, match="expected a run to go on from"):
+        run(small, mode=mode)
+    assert not Path(small["run_dir"]).exists()
+    Path(small["run_dir"]).mkdir()  # a folder of something else
+    with pytest.raises(UserError, match="expected a run to go on from"):
+        run(small, mode=mode)
+    assert not list(Path(small["run_dir"]).iterdir())
+
+
+def test_a_batch_larger_than_the_data_is_refused(small):
+    with pytest.raises(UserError, match="--batch_size=301: expected at most 300, the"):
+        run(small, batch_size=301)
+    with pytest.raises(UserError, match="--validation_size=330"):
+        run(small, validation_size=330)
+    with pytest.raises(UserError, match="at most 268,435,456 steps"):
+        run(small, epochs=10**8)
+
+
+@pytest.mark.usefixtures("unreported")
+def test_a_loss_that_is_not_finite_stops_the_run(trained, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["loop.py", "--learning_rate=1e30", "--epochs=3"])
+    before = weights_and_moments(trained["run_dir"])
+    message = (
+        r"the loss, or what it left behind, is not finite at step 3\d, with "
+        r"--learning_rate=1e\+30; the first variable whose gradient is not finite: "
+        r"(en|de)coder/.*/[wb]\. The checkpoint of step 30 is kept; go on from it "
+        r"with: .* loop.py --epochs=3 --learning_rate=1e\+29$"
+    )
+    with pytest.raises(UserError, match=message):
+        run(trained, epochs=3, learning_rate=1e30)
+    assert_same_numbers(before, weights_and_moments(trained["run_dir"]))
+    (Path(trained["run_dir"]) / "ckpt-30.index").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="The checkpoint of step 15 is kept"):
+        run(trained, epochs=3, learning_rate=1e30)
+    run(trained, epochs=3)
+
+
+@pytest.mark.usefixtures("unreported")
+@pytest.mark.parametrize("validation_size", [0, 30])
+def test_ruined_weights_are_not_saved(small, validation_size):
+    """One step an epoch: its loss and gradient are finite, what it makes is not."""
+    changes = dict(batch_size=300, validation_size=validation_size)
+    run(small, epochs=1, **changes)
+    with pytest.raises(
+        UserError, match="but the weights are ruined. The checkpoint of"
+    ):
+        run(small, learning_rate=1e38, **changes)
+    assert checkpoint.steps_on_disk(Path(small["run_dir"])) == [1, 0]
+    run(small, learning_rate=1e-4, **changes)
+
+
+def test_auto_falls_back_to_synthetic_digits_and_says_so(small, monkeypatch, capsys):
+    def unreachable(*arguments):
+        raise UserError("cannot download x (no network)")
+
+    drawn = synthetic.draw(1, sizes=(330, 60))
+    monkeypatch.setattr(download, "fetch", unreachable)
+    monkeypatch.setattr(synthetic, "draw", lambda: drawn)
+    settings = {k: v for k, v in small.items() if k != "data_dir"}
+    run(settings)
+    output = capsys.readouterr().out
+    assert "No MNIST: cannot download x (no network). Using the built-in" in output
+    assert re.search(r"Data set +synthetic \(built-in digits, not MNIST\)", output)
+    # Later MNIST is there: the run stays with what it was trained on.
+    monkeypatch.setattr(download, "fetch", lambda *arguments: pytest.fail("asked"))
+    run(settings, epochs=3)
+    monkeypatch.setattr(download, "fetch", unreachable)
+    with pytest.raises(UserError, match="--data_dir=DIR.*--dataset=synthetic"):
+        run(settings, dataset="mnist", run_dir=small["run_dir"] + "2")
+
+
+def test_the_program_says_what_is_wrong_in_one_line(small, tmp_path):
+    """Exit code 1, nothing written, no traceback, no TensorFlow chatter."""
+    process = program("--help")
+    assert "total, those before a resume included" in process.communicate(timeout=60)[0]
+    (tmp_path / "file").write_text("mine")
+    in_the_way = as_arguments(small | {"run_dir": str(tmp_path / "file")})
+    too_large = as_arguments(small | {"hidden_sizes": (10**9,)})
+    for arguments, code, message in (
+        (in_the_way, 1, "choose another --run_dir"),
+        (too_large, 1, "out of memory: choose smaller sizes"),
+        (["--epochs=0"], 2, "--epochs=0"),
+    ):
+        process = program(*arguments)
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert output == "" or "Data:" in output
+        assert errors.startswith("error: ") and errors.count("\n") == 1
+        assert message in errors
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+# --- From Python ----------------------------------------------------------------------
+
+
+IMPORT = """if True:
+    import os, signal, sys
+    import tensorflow
+    from absl import flags
+
+    def process():
+        streams = sys.stdout, sys.stderr
+        return dict(
+            environment=dict(os.environ),
+            handlers={n: signal.getsignal(n) for n in signal.valid_signals()},
+            flags=(flags.FLAGS.is_parsed(), list(sys.argv)),
+            streams=[(id(s), s.fileno(), s.errors, s.encoding) for s in streams],
+            descriptors=[os.fstat(n)[:3] for n in (0, 1, 2)],
+            folder=os.getcwd(),
+            eager=tensorflow.config.functions_run_eagerly(),
+        )
+
+    before = process()
+    import loop
+    after = process()
+    for name in before:
+        assert before[name] == after[name], name
+    print("imported", loop.__name__)
+"""
+
+
+def test_an_import_changes_nothing_of_its_process():
+    """A notebook keeps its environment, signals, flags and streams."""
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    by = ("env", "-u", "TF_CPP_MIN_LOG_LEVEL")
+    process = program("--nosuchflag", script=("-c", IMPORT), by=by, env=environment)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert output == "imported loop\n"
+
+
+def refusal_of(arguments, capsys):
+    """What the command line says of these arguments."""
+    with flagsaver.flagsaver():
+        flags.flags.FLAGS.unparse_flags()
+        with pytest.raises(SystemExit) as stop:
+            flags.parse(["loop.py", *arguments])
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("record", "values"),
+    [
+        (Objective, {"objective": "iwea"}),
+        (Objective, {"num_samples": 0}),
+        (Training, {"epochs": -1}),
+        (Adam, {"learning_rate": float("nan")}),
+        (Model, {"hidden_sizes": (8, 0)}),
+        (Data, {"binarization": "sometimes"}),
+        (Show, {"digit": 10}),
+    ],
+    ids=str,
+)
+def test_a_value_is_refused_from_python_as_from_the_command_line(
+    record, values, capsys
+):
+    with pytest.raises(UserError) as error:
+        record(**values)
+    assert str(error.value) in refusal_of(as_arguments(values), capsys)
+
+
+@pytest.fixture
+def few_digits(digits):
+    """Data of 300 training images, a model and its state."""
+    data = datasets.split("mine", *digits, Data(validation_size=30))
+    model = build(Model(hidden_sizes=(8,)))
+    return data, model, states.init(model.init(0), Adam())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"estimator": "dreg"},
+        {"objective": "iwae", "estimator": "stl"},
+        {"objective": "iwae", "beta": 2.0},
+        {"objective": "iwae", "estimator": "dreg", "warmup_epochs": 1},
+        {"estimator": "stl", "free_bits": 0.5},
+    ],
+    ids=str,
+)
+def test_a_contradiction_is_refused_from_python_as_from_the_command_line(
+    few_digits, values, capsys
+):
+    data, model, state = few_digits
+    settings = Settings(objective=Objective(**values))
+    with pytest.raises(UserError) as error:
+        loop.train(model, state, data, settings)
+    assert int(state.step) == 0 and capsys.readouterr().out == ""
+    assert str(error.value) in refusal_of(as_arguments(values), capsys)
+
+
+def test_more_steps_than_there_are_images_are_refused_from_python(few_digits, small):
+    data, model, state = few_digits
+    for training in ({"batch_size": 301}, {"batch_size": 1, "epochs": 10**6}):
+        with pytest.raises(UserError) as error:
+            loop.train(model, state, data, Settings(training=Training(**training)))
+        with pytest.raises(UserError, match=re.escape(str(error.value))):
+            run(small, **training)
+    assert int(state.step) == 0 and not Path(small["run_dir"]).exists()
+
+
+def test_pixels_that_are_no_bytes_are_refused_from_python_as_from_a_file(
+    digits, small, tmp_path
+):
+    """Floats in [0, 1], as other libraries give them, would nearly all be black."""
+    train_set, test_set = digits
+    floats = train_set.images / np.float32(255)
+    message = "expected .*uint8"
+    for sets in (
+        (Digits(floats, train_set.labels), test_set),
+        (train_set, Digits(test_set.images / 255, test_set.labels)),
+    ):
+        with pytest.raises(UserError, match=message):
+            datasets.split("mine", *sets, Data(validation_size=30))
+    folder = write_idx_folder(tmp_path / "floats", *digits)
+    header = np.array([0xD03, *floats.shape], ">u4").tobytes()
+    content = header + floats.astype(">f4").tobytes()
+    (folder / "train-images-idx3-ubyte").write_bytes(content)
+    with pytest.raises(UserError, match="train-images-idx3-ubyte.* expected"):
+        run(small, data_dir=str(folder))
+    assert not Path(small["run_dir"]).exists()
+
+
+# --- Mistakes in the code -------------------------------------------------------------
+
+
+MISTAKE = """import runpy
+import tensorflow as tf
+from core.model import vae
+right = vae.infer
+def infer(params, x, noise, y=None, **settings):
+    noise = tf.concat([noise, noise], axis=-1)
+    return right(params, x, noise, y, **settings)  # line 7
+vae.infer = infer
+runpy.run_path("loop.py", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("way", ["--jit", "--nojit", "--eager"])
+def test_a_mistake_in_the_model_shows_its_file_and_line(small, tmp_path, way):
+    """A wrong shape is no user's mistake: its traceback is kept, compiled or not."""
+    (tmp_path / "changed.py").write_text(MISTAKE)
+    settings = {name: value for name, value in small.items() if name != "jit"}
+    process = program(
+        *as_arguments(settings), way, script=(f"{tmp_path}/changed.py",), cwd=ROOT
+    )
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "Traceback (most recent call last)" in errors
+    assert re.search(r'changed\.py", line 7, in infer', errors)
+    assert re.search(r'core/model/distributions\.py", line \d+, in gauss', errors)
+    assert not any(line.startswith("error: ") for line in errors.split("\n"))

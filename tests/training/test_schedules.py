@@ -1,0 +1,51 @@
+import math
+
+import pytest
+import tensorflow as tf
+
+from core import settings
+from core.training import schedules
+from core.training.schedules import Horizon
+
+
+@pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
+def test_warm_up_rises_in_a_straight_line_to_beta(dtype):
+    def weights(beta, warmup):
+        loss_settings, horizon = settings.Objective(beta=beta), Horizon(warmup, 1000)
+        return [
+            float(
+                schedules.kl_weight_at(tf.constant(step, dtype), loss_settings, horizon)
+            )
+            for step in (0, 25, 50, 100, 170)
+        ]
+
+    assert weights(3.0, 100) == pytest.approx([0, 0.75, 1.5, 3, 3])
+    assert weights(0.5, 0) == [0.5] * 5
+
+
+@pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
+def test_the_learning_rate_is_constant_or_half_a_cosine(dtype):
+    def rates(schedule):
+        adam_settings = settings.Adam(
+            learning_rate=0.1, learning_rate_schedule=schedule
+        )
+        horizon = Horizon(7, 100)
+        return [
+            float(
+                schedules.learning_rate_at(
+                    tf.constant(step, dtype), adam_settings, horizon
+                )
+            )
+            for step in (0, 50, 75, 100, 150)
+        ]
+
+    assert rates("constant") == pytest.approx([0.1] * 5)
+    expected = [0.1, 0.05, 0.05 * (1 - math.sqrt(0.5)), 0, 0]
+    assert rates("cosine") == pytest.approx(expected, abs=1e-8)
+
+
+def test_the_horizon_is_counted_in_steps():
+    loss_settings = settings.Objective(warmup_epochs=3)
+    horizon = schedules.horizon(loss_settings, 10, 40)
+    assert horizon == Horizon(warmup=120, total=400)
+    assert schedules.horizon(settings.Objective(), 10, 40).warmup == 0
