@@ -100,8 +100,8 @@ def train(model, state, data, settings, folder=None, stop=None) -> None:
     consistency.check(settings)
     datasets.expect_steps(data, settings.training, model.conditional)
     seed, epochs = settings.run.seed, settings.training.epochs
-    batch_size = settings.training.batch_size
     loss_settings, adam_settings = settings.objective, settings.adam
+    batch_size = settings.training.batch_size
     epoch_steps = len(data.train.pixels) // batch_size
     done, total = int(state.step), epochs * epoch_steps
     say(text.position(folder.path, done, epochs, epoch_steps))
@@ -116,14 +116,14 @@ def train(model, state, data, settings, folder=None, stop=None) -> None:
     # Compile, so that no epoch's time has it in: a block of no steps changes nothing.
     jit = numerics.compiles(model, settings.run)
     compiled_block = tf.function(train_block, jit_compile=jit)
-    noise = batches.noise(seed, tf.constant(done), noise_shape)
+    noise = batches.noise(seed, done, noise_shape)
     epoch = batches.epoch(data, model, batch_size, seed, 0)
     block = batches.block(epoch, 0, noise, 0)
     compiled_block(model, state, block, loss_settings, adam_settings, horizon)
     process.return_memory()  # the compiler's: 85 MB by default
 
     stop.deferred = True
-    with Screen(done, total) as screen:
+    with numerics.eagerly(settings.run.eager), Screen(done, total) as screen:
         for number in range(done // epoch_steps, epochs):
             start, first = time.perf_counter(), number * epoch_steps
             if done == first:
@@ -131,7 +131,7 @@ def train(model, state, data, settings, folder=None, stop=None) -> None:
                 state.totals.assign(tf.zeros_like(state.totals))
             epoch = batches.epoch(data, model, batch_size, seed, number)
             while done < first + epoch_steps:
-                noise = batches.noise(seed, tf.constant(done), noise_shape)
+                noise = batches.noise(seed, done, noise_shape)
                 count = min(len(noise), first + epoch_steps - done)
                 block = batches.block(epoch, done - first, noise, count)
                 taken, measures, squares = compiled_block(
@@ -148,14 +148,13 @@ def train(model, state, data, settings, folder=None, stop=None) -> None:
                 rate = schedules.learning_rate_at(done - 1, adam_settings, horizon)
                 record = states.epoch_record(state, epoch_steps, seconds, float(rate))
                 record |= records.validation(model, state.weights, held_out, seed)
-                numbers = [*record.values()]
-                failure.expect_finite(numbers, state, squares, adam_settings, folder)
+                values = record.values()
+                failure.expect_finite(values, state, squares, adam_settings, folder)
                 folder.add_epoch(record)
                 screen.say(text.epoch_line(record, epochs))
             due = (number + 1) % settings.run.checkpoint_every == 0
             if due or done == total or stop.signal:
-                numbers = failure.half_squares(state.params)
-                failure.expect_finite(numbers, state, squares, adam_settings, folder)
+                failure.expect_finite_weights(state, squares, adam_settings, folder)
                 folder.save(done, seconds)
             if stop.signal:
                 where = text.position(folder.path, done, epochs, epoch_steps)

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 BLOCK_SAMPLES = 12_800  # in one compiled call: a second or less, then a stop is seen
 CHUNK = 1000  # samples of z that an evaluation decodes at a time: bounds the memory
-TILE, GROUP = 20, 100  # images and samples that the likelihood's compiled loop sees
-GROUPS = 10  # of samples in one call of that loop, for speed alone
+TILE = 20  # images that the likelihood's compiled loop sees at once
+CALLS = 10  # groups of samples in one call of that loop, for speed alone
 TILES = 2  # at a time, each on a core
 UNFUSED = 20  # samples at once without XLA, where every layer stays in memory
 

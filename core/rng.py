@@ -7,9 +7,11 @@ is slower on a CPU, and yields other numbers for the same key.
 """
 
 import enum
+import math
 
 import tensorflow as tf
 
+PHILOX = 1  # TensorFlow's number for it
 MAX_SEED = 2**31 - 1
 MAX_INDEX = 2**28  # steps, epochs or matrices that one stream can number
 
@@ -20,11 +22,11 @@ class Stream(enum.IntEnum):
     INIT = 0  # index: the matrix
     SHUFFLE = 1  # index: the epoch
     BINARIZE = 2  # index: 0 for the static draw, epoch + 1 for a dynamic one
-    POSTERIOR = 3  # index: the step
+    POSTERIOR = 3  # index: 0; row: the step
     EVALUATE = 4  # index: 2 * split for its pixels, 2 * split + 1 for its z
     SAMPLE = 5  # index: 0 for the figures, 1 for --mode=generate
     SYNTHETIC = 6  # index: which property of the built-in digits
-    LIKELIHOOD = 7  # index: the split; folded with the numbers of tile and block
+    LIKELIHOOD = 7  # index: the split; lane: group of images; row: group of samples
 
 
 def key(seed, stream: Stream, index) -> tf.Tensor:
@@ -44,6 +46,24 @@ def fold(key, number) -> tf.Tensor:
 def normal(key, shape, dtype=tf.float32) -> tf.Tensor:
     """Standard normal numbers."""
     return tf.random.stateless_normal(shape, key, dtype=dtype, alg="philox")
+
+
+def normal_rows(key, first, shape, lane=0) -> tf.Tensor:
+    """Rows `first` .. `first + shape[0] - 1` of an endless table of standard normal
+    numbers, each of `shape[1:]`, in one call. `lane` numbers the tables of a key.
+
+    Philox numbers its outputs: a row begins where its number says, so that it does not
+    depend on which rows are drawn together. Each output is four numbers; a row's last
+    ones, if any are left over, are dropped.
+    """
+    count, size = shape[0], math.prod(shape[1:])
+    outputs = -(-size // 4)
+    words, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=key)
+    start = tf.stack([tf.cast(first, tf.uint64) * outputs, tf.cast(lane, tf.uint64)])
+    rows = tf.raw_ops.StatelessRandomNormalV2(
+        shape=[count, 4 * outputs], key=words, counter=counter + start, alg=PHILOX
+    )
+    return tf.reshape(rows[:, :size], shape)
 
 
 def uniform(key, shape, low=0.0, high=1.0, dtype=tf.float32) -> tf.Tensor:

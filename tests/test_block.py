@@ -43,7 +43,7 @@ def train(block_lengths, jit, **hyper):
     compiled = tf.function(loop.train_block, jit_compile=jit)
     done, asked = 0, []
     for count in block_lengths:
-        noise = batches.noise(0, tf.constant(done), (12, 1, BATCH, LATENT))
+        noise = batches.noise(0, done, (12, 1, BATCH, LATENT))
         block = batches.block(epoch, done, noise, count)
         asked.append((settings.Objective(), settings.Adam(**hyper), Horizon(*HORIZON)))
         taken, _, _ = compiled(model, state, block, *asked[-1])
@@ -142,7 +142,7 @@ class ByHand:
 def test_a_block_is_the_same_as_single_steps_by_hand(conditional):
     """The order's rows, each step's own noise, the schedules, the epoch's totals."""
     by_hand, found = ByHand(conditional), ByHand(conditional)
-    noise = batches.noise(0, tf.constant(0), (12, 1, BATCH, LATENT))
+    noise = batches.noise(0, 0, (12, 1, BATCH, LATENT))
     for i in range(12):
         by_hand.step(i, noise[i])
     state = found.state
@@ -174,7 +174,7 @@ def test_a_block_of_no_steps_changes_nothing():
     model, state, epoch = make_state(adam_settings)
     state.totals.assign([1.0, 2.0, 3.0, 4.0])
     before = [variable.numpy() for variable in tf.nest.flatten(state)]
-    noise = batches.noise(0, tf.constant(0), (12, 1, BATCH, LATENT))
+    noise = batches.noise(0, 0, (12, 1, BATCH, LATENT))
     taken, _, _ = tf.function(loop.train_block)(
         model,
         state,
@@ -189,11 +189,11 @@ def test_a_block_of_no_steps_changes_nothing():
 
 
 def test_noise_depends_on_the_step_alone():
-    long = batches.noise(3, tf.constant(10), (8, 1, BATCH, LATENT))
-    short = batches.noise(3, tf.constant(14), (2, 1, BATCH, LATENT))
+    long = batches.noise(3, 10, (8, 1, BATCH, LATENT))
+    short = batches.noise(3, 14, (2, 1, BATCH, LATENT))
     np.testing.assert_array_equal(long[4:6], short)
     assert len(np.unique(long)) == long.numpy().size
-    other = batches.noise(4, tf.constant(10), (8, 1, BATCH, LATENT))
+    other = batches.noise(4, 10, (8, 1, BATCH, LATENT))
     assert not np.array_equal(other, long)
 
 
@@ -202,7 +202,7 @@ def test_a_block_stops_at_the_first_step_that_is_not_finite(jit):
     """And tells of that step what it measured."""
     hyper = settings.Adam(learning_rate=1e30)
     model, state, epoch = make_state(hyper)
-    noise = batches.noise(0, tf.constant(0), (12, 1, BATCH, LATENT))
+    noise = batches.noise(0, 0, (12, 1, BATCH, LATENT))
     taken, measures, squares = tf.function(loop.train_block, jit_compile=jit)(
         model,
         state,

@@ -167,7 +167,7 @@ def test_what_is_minimized_is_what_the_flags_say(small, changes, monkeypatch):
     state = states.init(model.init(0), settings.adam)
     state.step.assign(3)
     shape = batches.noise_shape(model, settings.objective, 20, 15)
-    noise = batches.noise(0, tf.constant(3), shape)
+    noise = batches.noise(0, 3, shape)
     epoch = batches.epoch(data, model, 20, 0, 0)
     batch = batches.batch(batches.block(epoch, 3, noise, 1), 0)
     assert batch.noise.shape[0] == changes.get("num_samples", 1)
@@ -222,7 +222,7 @@ def test_compiled_models_train_and_are_evaluated_as_in_plain_python(small, chang
 def test_every_model_stops_goes_on_and_draws(small, changes, monkeypatch):
     """Two runs, one of them stopped inside an epoch, end in the same bits."""
     monkeypatch.setattr(numerics, "BLOCK_SAMPLES", 100)
-    monkeypatch.setattr(numerics, "GROUPS", 1)  # of 100 samples, for three
+    monkeypatch.setattr(numerics, "CALLS", 1)  # of 100 samples, for three
     other = small["run_dir"] + "-other"
     settings = without_hidden_sizes(small, changes) | {"epochs": 1, "batch_size": 60}
     settings |= {"eager": True}  # for the time it takes
@@ -291,7 +291,7 @@ def test_a_conditional_run_generates_the_digit_asked_for(small):
     assert len(drawn["generated_10_seed0_step15"]) == 10
     model = build(settings_of.Model(hidden_sizes=(8,), conditional=True))
     key = rng.key(0, rng.Stream.SAMPLE, 0)
-    labels, styles = [3, 3, 3, 4], [0, 0, 1, 1]
+    labels, styles = [3, 3, 3, 4], np.array([0, 0, 1, 1])
     a, b, c, d = gallery.prior_samples(model, model.init(0), key, labels, styles)
     np.testing.assert_array_equal(a, b)  # of one style and one class
     assert not np.allclose(a, c) and not np.allclose(c, d)

@@ -1,6 +1,7 @@
 import itertools
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from core import rng
@@ -51,3 +52,42 @@ def test_permutation_holds_every_number_once():
     order = rng.permutation(rng.key(0, Stream.SHUFFLE, 3), 1000).numpy()
     assert not np.array_equal(order, np.arange(1000))
     np.testing.assert_array_equal(np.sort(order), np.arange(1000))
+
+
+@pytest.mark.parametrize("shape", [(1, 50, 20), (150,), (3,)], ids=str)
+def test_a_row_does_not_depend_on_which_rows_are_drawn_together(shape):
+    """Sizes of and of no multiple of four, the numbers in an output of Philox."""
+    key = rng.key(3, Stream.POSTERIOR, 0)
+    long = rng.normal_rows(key, 0, (100, *shape)).numpy()
+    short = rng.normal_rows(key, 37, (10, *shape)).numpy()
+    np.testing.assert_array_equal(long[37:47], short)
+    flat = long.reshape(100, -1)
+    assert len(np.unique(flat)) > 0.999 * flat.size  # no row overlaps another
+    far = rng.normal_rows(key, 2**40, (2, *shape)).numpy()
+    assert np.abs(far - long[:2]).min() > 0
+
+
+def test_rows_differ_by_key_and_lane_and_are_standard_normal():
+    tables = [
+        rng.normal_rows(rng.key(seed, stream, 0), 0, (1000, 51), lane).numpy()
+        for seed, stream, lane in (
+            (0, Stream.POSTERIOR, 0),
+            (1, Stream.POSTERIOR, 0),
+            (0, Stream.LIKELIHOOD, 0),
+            (0, Stream.POSTERIOR, 1),
+        )
+    ]
+    for i, table in enumerate(tables):
+        assert abs(table.mean()) < 0.02 and abs(table.std() - 1) < 0.01
+        assert abs(np.mean(table**4) - 3) < 0.15
+        for other in tables[:i]:
+            assert abs(np.corrcoef(table.ravel(), other.ravel())[0, 1]) < 0.02
+            assert len(np.intersect1d(table, other)) < 200  # of 51,000, by chance
+
+
+def test_the_table_stays_what_it_was():
+    """A run that goes on under another version draws the same numbers."""
+    found = rng.normal_rows(rng.key(3, Stream.POSTERIOR, 0), 12345, (1, 3), lane=2)
+    np.testing.assert_allclose(
+        found[0], [-0.0499025, -0.6788899, -0.6372263], rtol=1e-5
+    )

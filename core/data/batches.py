@@ -151,15 +151,11 @@ def noise_shape(model, settings, batch_size: int, epoch_steps: int):
     return n, num_samples, batch_size, sum(model.latent_dims)
 
 
-@tf.function(autograph=False)
-def noise(seed: int, step, shape):
-    """N(0, 1) noise of `shape` (n, K, B, D) for the n steps from `step` (a tensor) on.
+def noise(seed: int, step: int, shape) -> tf.Tensor:
+    """N(0, 1) noise of `shape` (n, K, B, D) for the n steps from `step` on.
 
-    Each step's noise has its own key, so it does not depend on how steps are grouped.
-    It is drawn outside the compiled block, where Philox runs ten times as fast.
+    Each step's noise is a row of one table, so it does not depend on how steps are
+    grouped. It is drawn outside the compiled block, where Philox runs ten times as fast
+    on a CPU.
     """
-    return tf.map_fn(
-        lambda s: rng.normal(rng.key(seed, rng.Stream.POSTERIOR, s), shape[1:]),
-        step + tf.range(shape[0]),
-        fn_output_signature=tf.float32,
-    )
+    return rng.normal_rows(rng.key(seed, rng.Stream.POSTERIOR, 0), step, shape)

@@ -1,7 +1,7 @@
 """-log p(x) by importance sampling.
 
-All noise is a function of (seed, split, tile of images, group of samples): the first N
-images of a set get the same numbers whether more are evaluated or not.
+All noise is a function of (seed, split, group of images, group of samples): an image's
+number does not depend on which others are evaluated, nor on how many at a time.
 """
 
 import functools
@@ -16,6 +16,8 @@ from core.data import batches
 from core.data.datasets import Split
 from core.model import terms
 
+IMAGES, SAMPLES = 20, 100  # in a group; the images of one share their noise
+
 
 def log_marginal(model, weights, split, key, settings, jit: bool):
     """Yield log p(x) in nats of one tile of images after the other, float64 [n].
@@ -23,9 +25,9 @@ def log_marginal(model, weights, split, key, settings, jit: bool):
     Importance sampling with q(z|x) as proposal: the log-mean-exp of the log importance
     weights, whose expectation is at most log p(x) and tends to it as the number of
     samples in `settings.Evaluation` grows (Burda et al., arXiv 1509.00519, equation
-    (8)). Memory does not depend on that number. The images of a tile share their noise:
-    each estimate is as good as with noise of its own, at a twentieth of the cost of
-    drawing. Only the mean over images gains a little variance, which vanishes as the
+    (8)). Memory does not depend on that number. The images of a group share their
+    noise: each estimate is as good as with noise of its own, at a twentieth of the cost
+    of drawing. Only the mean over images gains a little variance, which vanishes as the
     number of samples grows.
 
     `jit` compiles it with XLA. With `bfloat16`, whose products are slow there, the
@@ -35,16 +37,15 @@ def log_marginal(model, weights, split, key, settings, jit: bool):
     if settings.bfloat16:
         weights = numerics.in_bfloat16(weights)
     compiled = compiled_groups(jit and not settings.bfloat16)
-    at_once = numerics.GROUP if jit else numerics.UNFUSED
+    at_once = SAMPLES if jit else numerics.UNFUSED
 
     def tile_at(first):
         rows = tf.minimum(tf.range(first, first + numerics.TILE), images - 1)
         tile = Split(*(tf.gather(part, rows) for part in split))
         tile = tile if model.conditional else tile._replace(labels=None)
-        tile_key = rng.fold(key, first // numerics.TILE)
         log_sum = tf.fill([numerics.TILE], -math.inf)
-        for noise, missing in tile_noise(model, tile_key, num_samples):
-            noise = tf.reshape(noise, [-1, at_once, 1, noise.shape[-1]])
+        for noise, missing in tile_noise(model, key, first // IMAGES, num_samples):
+            noise = tf.reshape(noise, [-1, at_once, *noise.shape[2:]])
             log_sum = compiled(model, weights, tile, log_sum, noise, missing)
         found = log_sum.numpy()[: images - first]
         return found.astype(np.float64) - math.log(num_samples)
@@ -54,24 +55,17 @@ def log_marginal(model, weights, split, key, settings, jit: bool):
         yield from pool.map(tile_at, range(0, images, numerics.TILE))
 
 
-def tile_noise(model, key, num_samples: int):
-    """Yield (noise [groups, GROUP, 1, D], how many of its samples are too many)."""
-    groups = -(-num_samples // numerics.GROUP)
-    shape = numerics.GROUP, 1, sum(model.latent_dims)
-    for first in range(0, groups, numerics.GROUPS):
-        end = min(first + numerics.GROUPS, groups)
-        missing = max(0, end * numerics.GROUP - num_samples)
-        yield draw_groups(key, tf.range(first, end), shape), tf.constant(missing)
-
-
-@tf.function(autograph=False)
-def draw_groups(key, groups, shape):
-    """N(0, 1) noise of `shape` for each of the numbered groups of samples."""
-    return tf.map_fn(
-        lambda group: rng.normal(rng.fold(key, group), shape),
-        groups,
-        fn_output_signature=tf.float32,
-    )
+def tile_noise(model, key, first_lane: int, num_samples: int):
+    """Yield (noise [groups, SAMPLES, L, D] of the tile's L groups of images, how many
+    of its last samples are too many)."""
+    groups = -(-num_samples // SAMPLES)
+    lanes = range(first_lane, first_lane + numerics.TILE // IMAGES)
+    for first in range(0, groups, numerics.CALLS):
+        count = min(numerics.CALLS, groups - first)
+        shape = count, SAMPLES, 1, sum(model.latent_dims)
+        draws = [rng.normal_rows(key, first, shape, lane) for lane in lanes]
+        missing = max(0, (first + count) * SAMPLES - num_samples)
+        yield tf.concat(draws, axis=2), tf.constant(missing)
 
 
 @functools.cache
@@ -83,9 +77,13 @@ def compiled_groups(jit: bool):
 def add_groups(model, weights, tile, log_sum, noise, missing):
     """Add the weights of all samples but the last `missing` to exp(log_sum) [B].
 
-    The noise is [groups, at once, 1, D].
+    The noise is [groups, at once, L, D], for L groups of images.
     """
     x, y = batches.to_batch(*tile)
+    if noise.shape[2] > 1:
+        noise = tf.repeat(
+            noise, IMAGES, axis=2
+        )  # else it is broadcast, which is faster
     groups, at_once = noise.shape[:2]
     wanted = groups * at_once - missing
     for i in tf.range(groups):

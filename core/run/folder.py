@@ -28,7 +28,7 @@ class NoFolder:
 
     def how_to_go_on(self, *changed: str) -> str:
         """What to do after a stop or a failure."""
-        return " ".join(["Train again", *changed])
+        return "Train again" + " with " * bool(changed) + " ".join(changed)
 
 
 class RunFolder(contextlib.ExitStack):

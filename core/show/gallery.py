@@ -33,11 +33,11 @@ def decode(model, weights, z, labels) -> np.ndarray:
     return pixel_means(model.decode(weights, z, one_hot(model, labels)))
 
 
-def prior_samples(model, weights, key, labels, styles=None) -> np.ndarray:
-    """Pixel means [N, 28, 28] of draws from the prior, with labels [N] for a
-    conditional model; those with equal `styles` [N] (by default all differ) share z."""
-    noise = rng.normal(key, [len(labels), model.noise_size])
-    noise = noise if styles is None else tf.gather(noise, styles)
+def prior_samples(model, weights, key, labels, rows) -> np.ndarray:
+    """Pixel means [N, 28, 28] of draws from the prior, with labels [N] if the model is
+    conditional. `rows` [N] number the draws: those of equal numbers share z."""
+    table = rng.normal_rows(key, min(rows), (np.ptp(rows) + 1, model.noise_size))
+    noise = tf.gather(table, rows - min(rows))
     parts = []
     for i in range(0, len(labels), AT_ONCE):
         y = one_hot(model, labels[i : i + AT_ONCE])
@@ -51,7 +51,7 @@ def draw_samples(model, weights, seed: int, folder: Path) -> None:
     is conditional."""
     rows, columns = np.divmod(np.arange(100), 10)
     key = rng.key(seed, rng.Stream.SAMPLE, 0)
-    styles = rows if model.conditional else None
+    styles = rows if model.conditional else np.arange(100)
     samples = prior_samples(model, weights, key, columns, styles)
     title = "Pixel means of samples from the prior"
     title += ": one z a row, one class a column" if model.conditional else ""
@@ -96,7 +96,7 @@ def generate(model, weights, data, folder, run_settings, settings) -> None:
     count, digit, seed = settings.num_images, settings.digit, run_settings.seed
     labels = np.full(count, digit) if digit >= 0 else np.arange(count) % CLASSES
     key = rng.key(seed, rng.Stream.SAMPLE, 1)
-    digits = prior_samples(model, weights, key, labels)
+    digits = prior_samples(model, weights, key, labels, np.arange(count))
     kind = f"_digit{digit}" if digit >= 0 else ""
     name = f"generated_{count}{kind}_seed{seed}_step{folder.step}"
     path = folder.path / "figures" / name

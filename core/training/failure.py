@@ -9,18 +9,13 @@ from core.errors import UserError
 from core.model import networks
 
 
-def half_squares(params) -> list:
-    """Half the sum of squares of each variable: not finite if a number in it is not."""
-    return [tf.nn.l2_loss(p) for p in tf.nest.flatten(params)]
-
-
 def expect_finite(numbers, state, squares, settings, folder) -> None:
     """Raise UserError if one of the `numbers` is not finite.
 
     `squares` are the squared norms of the last step's gradients: they tell which went
     wrong. `settings` are `settings.Adam`; `folder` knows how to go on.
     """
-    if np.all(np.isfinite(numbers)):
+    if np.all(np.isfinite([*numbers])):
         return
     what = "every gradient is finite, but the weights are ruined"
     named = networks.named_variables(state.params)
@@ -34,3 +29,9 @@ def expect_finite(numbers, state, squares, settings, folder) -> None:
         f"with --learning_rate={rate:g}; {what}. "
         + folder.how_to_go_on(f"--learning_rate={rate / 10:g}")
     )
+
+
+def expect_finite_weights(state, squares, settings, folder) -> None:
+    """Raise UserError, as `expect_finite`, if a weight or its square is not finite."""
+    half_squares = map(tf.nn.l2_loss, tf.nest.flatten(state.params))
+    expect_finite(half_squares, state, squares, settings, folder)

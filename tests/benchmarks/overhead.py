@@ -76,7 +76,8 @@ def default_epochs(turns, data_dir):
     loop.RunFolder.add_epoch, loop.RunFolder.save = telling_add_epoch, taking_turns
     loop.Screen.show = clocked("progress", loop.Screen.show)
     loop.records.validation = clocked("evaluation", loop.records.validation)
-    loop.failure.half_squares = clocked("checkpoint", loop.failure.half_squares)
+    check = loop.failure.expect_finite_weights
+    loop.failure.expect_finite_weights = clocked("checkpoint", check)
     with tempfile.TemporaryDirectory() as folder:
         values = dict(data_dir=data_dir, run_dir=f"{folder}/run", epochs=10**4)
         loop.run(settings_of.of_values(values), set(values))

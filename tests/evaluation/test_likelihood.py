@@ -70,14 +70,11 @@ def test_an_estimate_that_is_stopped_starts_no_other_tile(
     assert 1 <= len(images) <= 3  # of 30 tiles
 
 
-def noise_of(tile, samples, dims=3):
-    """The noise [samples, 1, dims] that the images of a tile share."""
-    key = rng.fold(KEY, tile)
-    groups = [
-        rng.normal(rng.fold(key, group), [100, 1, dims])
-        for group in range(-(-samples // 100))
-    ]
-    return np.concatenate(groups)[:samples]
+def noise_of(group, samples, dims=3):
+    """The noise [samples, 1, dims] that the images of a group share."""
+    shape = -(-samples // 100), 100, 1, dims
+    noise = rng.normal_rows(KEY, 0, shape, lane=group).numpy()
+    return noise.reshape(-1, 1, dims)[:samples]
 
 
 def float64(params):
@@ -108,10 +105,18 @@ def test_groups_and_xla_do_not_change_log_p(model, params, split, monkeypatch):
     whole = log_p(model, params, split, 730)
     compiled = log_p(model, params, split, 730, jit=True)
     np.testing.assert_allclose(compiled, whole, 1e-6)
-    monkeypatch.setattr(numerics, "GROUPS", 1)
+    monkeypatch.setattr(numerics, "CALLS", 1)
     np.testing.assert_array_equal(log_p(model, params, split, 730), whole)
     some = log_p(model, params, first(split, 17), 730)
     np.testing.assert_array_equal(some, whole[:17])
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_the_tile_does_not_change_log_p(model, params, split, monkeypatch, jit):
+    """Tiles differ between devices; groups of images that share noise do not."""
+    small = log_p(model, params, split, 130, jit=jit)
+    monkeypatch.setattr(numerics, "TILE", 40)
+    np.testing.assert_allclose(log_p(model, params, split, 130, jit=jit), small, 1e-6)
 
 
 @pytest.mark.parametrize("settings", [ONE, TWO], ids=["one layer", "two layers"])
@@ -177,9 +182,10 @@ def exact_log_p(known):
 
 
 def known_log_p(known, num_samples, runs, monkeypatch):
-    """log p of the 16 images in each run [runs, 16]: a tile of them, with its noise."""
+    """log p of the 16 images in each run [runs, 16]; they are a group of their own."""
     model, params, split = known
     monkeypatch.setattr(numerics, "TILE", 16)
+    monkeypatch.setattr(likelihood, "IMAGES", 16)
     pixels = tf.tile(tf.cast(split.pixels, tf.uint8), [runs, 1]) == 1
     many = Split(pixels, tf.tile(split.labels, [runs]))
     return log_p(model, params, many, num_samples, jit=True).reshape(runs, 16)

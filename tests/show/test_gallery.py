@@ -83,24 +83,25 @@ def test_labels_count_for_a_conditional_model_alone(plain, conditional):
 
 
 def test_samples_are_decoded_draws_of_one_key(plain, conditional, monkeypatch):
-    """In parts of three as all at once."""
+    """In parts of three as all at once; and each draw has a number."""
     key, labels = rng.key(0, rng.Stream.SAMPLE, 0), np.arange(8)
+    rows = np.arange(5, 13)
     two = new(stochastic_layers=2, latent_dims=(4, 3))
     for model, weights in (plain, conditional, two):
-        noise = rng.normal(key, [8, model.noise_size])
+        noise = rng.normal_rows(key, 5, (8, model.noise_size))
         expected = sampled(model, weights, noise, labels)
-        whole = gallery.prior_samples(model, weights, key, labels)
+        whole = gallery.prior_samples(model, weights, key, labels, rows)
         np.testing.assert_allclose(whole, expected, atol=1e-6)
         with monkeypatch.context() as context:
             context.setattr(gallery, "AT_ONCE", 3)
-            parts = gallery.prior_samples(model, weights, key, labels)
+            parts = gallery.prior_samples(model, weights, key, labels, rows)
         assert parts.dtype == np.float32 and 0 < parts.min() < parts.max() < 1
         np.testing.assert_allclose(parts, whole, atol=1e-6)
 
 
 def test_equal_styles_share_their_latents(conditional):
     key = rng.key(0, rng.Stream.SAMPLE, 0)
-    labels, styles = [3, 3, 3, 4], [0, 0, 1, 1]
+    labels, styles = [3, 3, 3, 4], np.array([0, 0, 1, 1])
     a, b, c, d = gallery.prior_samples(*conditional, key, labels, styles)
     np.testing.assert_array_equal(a, b)  # of one style and one class
     assert not np.allclose(a, c) and not np.allclose(c, d)
@@ -126,7 +127,7 @@ def test_samples_of_classes_have_one_z_a_row_and_one_class_a_column(
     gallery.draw_samples(*conditional, 0, tmp_path)
     ((_, title, images),) = rows_drawn
     assert title.endswith(": one z a row, one class a column")
-    noise = rng.normal(rng.key(0, rng.Stream.SAMPLE, 0), [100, 2]).numpy()
+    noise = rng.normal_rows(rng.key(0, rng.Stream.SAMPLE, 0), 0, (10, 2)).numpy()
     for row in range(10):
         expected = sampled(*conditional, np.tile(noise[row], [10, 1]), np.arange(10))
         np.testing.assert_allclose(images[row], expected, atol=1e-6)
@@ -233,7 +234,9 @@ def test_digits_are_an_array_and_a_picture(plain, folder, monkeypatch, capsys):
         generate(plain, folder, seed, num_images=count)
         found = array_of(folder, f"generated_{count}_seed{seed}_step30")
         key = rng.key(seed, rng.Stream.SAMPLE, 1)  # not those of the figures
-        expected = gallery.prior_samples(*plain, key, np.arange(count) % 10)
+        expected = gallery.prior_samples(
+            *plain, key, np.arange(count) % 10, np.arange(count)
+        )
         np.testing.assert_array_equal(found, expected)
         assert found.dtype == np.float32 and found.shape == (count, 28, 28)
         name = f"figures/generated_{count}_seed{seed}_step30"
@@ -255,7 +258,7 @@ def test_a_conditional_model_draws_the_digit_asked_for(conditional, folder, rows
     all_ten = array_of(folder, "generated_25_seed0_step30")
     key = rng.key(0, rng.Stream.SAMPLE, 1)
     for found, labels in ((sevens, np.full(25, 7)), (all_ten, np.arange(25) % 10)):
-        expected = gallery.prior_samples(*conditional, key, labels)
+        expected = gallery.prior_samples(*conditional, key, labels, np.arange(25))
         np.testing.assert_array_equal(found, expected)
     (_, title, rows), (*_, other_rows) = rows_drawn
     assert title == "Pixel means of 25 samples from the prior, given 7"

@@ -43,7 +43,7 @@ def test_the_first_gradient_that_is_not_finite_is_named(state, number, place):
     assert str(error.value) == (
         "the loss, or what it left behind, is not finite at step 17, with "
         "--learning_rate=0.05; the first variable whose gradient is not finite: "
-        f"{name}. Train again --learning_rate=0.005"
+        f"{name}. Train again with --learning_rate=0.005"
     )
 
 
@@ -61,9 +61,9 @@ def test_the_folder_says_how_to_go_on(state):
         failure.expect_finite([math.nan], state, FINITE, ADAM, Folder())
 
 
-def test_half_squares_are_finite_where_all_numbers_are(state):
-    found = failure.half_squares(state.params)
-    np.testing.assert_allclose(found, [0.5, 2.5, 4.5])
-    state.params["decoder"]["w"].assign([[1.0, math.nan]])
-    finite = np.isfinite(failure.half_squares(state.params))
-    assert finite.tolist() == [True, False, True]
+def test_a_weight_that_is_not_finite_is_seen_and_one_whose_square_is_not(state):
+    failure.expect_finite_weights(state, FINITE, ADAM, NoFolder())
+    for number in (math.nan, 1e30):
+        state.params["decoder"]["w"].assign([[1.0, number]])
+        with pytest.raises(UserError, match="but the weights are ruined"):
+            failure.expect_finite_weights(state, FINITE, ADAM, NoFolder())
