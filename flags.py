@@ -3,7 +3,7 @@
 Nothing else knows absl. Defaults, bounds and help are those of `core.settings`.
 """
 
-import os
+import dataclasses
 import sys
 import textwrap
 
@@ -12,6 +12,7 @@ from absl import flags
 from core import consistency
 from core import settings as settings_of
 from core.errors import UserError
+from core.progress import complain, say
 
 USAGE = """Train a variational autoencoder on MNIST, evaluate it, draw from it.
 
@@ -29,7 +30,7 @@ TITLES = {
     "objective": "Loss",
     "adam": "Adam",
     "evaluation": "Evaluation",
-    "show": "Pictures of --mode=generate",
+    "show": "Pictures",
 }
 
 
@@ -54,20 +55,22 @@ _define()
 def parse(argv: list[str]) -> None:
     """Parse the command line; print one line and exit with 2 if it is wrong."""
     if {"--help", "-h", "-help"} & set(argv[1:]):
-        print(help_text())
+        say(help_text())
         sys.exit(0)
+    for name in settings_of.FIELDS:  # an earlier run in this process may have set them
+        flags.FLAGS[name].unparse()
     try:
+        if {"--flagfile=", "-flagfile="} & set(argv):
+            raise UserError("--flagfile=: expected the name of a file with flags")
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise UserError(f"unexpected {rest[1]!r}: every setting is a --flag=value")
-        if {"dataset", "data_dir"} <= typed():
-            raise UserError("--data_dir is read instead of --dataset: give one")
         asked = settings()
-        if asked.run.mode == "train":  # else the run's own count: see `going_on`
-            consistency.check(asked, typed())
+        if asked.run.mode == "train":  # else the run's own count too
+            consistency.going_on(None, asked, typed())
     except (flags.Error, UserError, OSError, ValueError, RecursionError) as error:
         message = " ".join(str(error).split()).encode("ascii", "backslashreplace")
-        print(f"error: {message.decode()} (--help lists the flags)", file=sys.stderr)
+        complain(f"error: {message.decode()} (--help lists the flags)")
         sys.exit(2)
 
 
@@ -86,8 +89,6 @@ def settings() -> settings_of.Settings:
     for name, value in values.items():
         if isinstance(value, list) and all(n.isdecimal() for n in value):
             values[name] = tuple(map(int, value))  # any other list is refused as it is
-    if values["data_dir"]:  # a run can go on from any working directory
-        values["data_dir"] = os.path.abspath(values["data_dir"])
     return settings_of.of_values(values)
 
 
@@ -95,9 +96,10 @@ def help_text() -> str:
     """All flags for a user, by what they are about."""
     lines = [USAGE]
     for group, settings in settings_of.GROUPS.items():
-        lines.append(f"\n{TITLES[group]}\n")
-        for field in settings.__dataclass_fields__.values():
-            lines.append(_help_line(field))
+        names = [field.name for field in dataclasses.fields(settings)]
+        modes = [m for m in settings_of.MODES if set(names) & settings_of.used_by(m)]
+        lines.append(f"\n{TITLES[group]} (--mode={', '.join(modes)})\n")
+        lines += [_help_line(settings_of.FIELDS[name]) for name in names]
     lines.append("\n  --flagfile=FILE\n      Read flags from a file, one a line.")
     return "\n".join(lines)
 

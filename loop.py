@@ -6,25 +6,29 @@ run -> train -> train_block -> train_step -> loss_and_gradients, top to bottom.
 import sys
 import time
 
-import flags
-from core import consistency
-from core import settings as settings_of
-from core.errors import UserError
 from core.run import process
-from core.run.process import say
 
 if __name__ == "__main__":
     process.prepare()
+    import flags
+    from core.progress import say
+
     flags.parse(sys.argv)  # before TensorFlow's slow import: a typo shows at once
+    process.begin()
+    say("Importing TensorFlow")
     with process.without_chatter():
         import tensorflow as tf
 
 import tensorflow as tf
 
-from core import numerics
+import flags
+from core import consistency, numerics
+from core import settings as settings_of
 from core.data import batches, datasets
+from core.errors import UserError
 from core.evaluation import record as records
 from core.model.build import build
+from core.progress import complain, say
 from core.run import text
 from core.run.folder import NoFolder, RunFolder
 from core.run.screen import Screen
@@ -47,10 +51,10 @@ def main(argv) -> int:
     try:
         run(settings, typed, stop)
     except (UserError, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
-        print(f"error: {text.explain(error)}", file=sys.stderr)
+        complain(f"error: {text.explain(error, settings.run.mode)}")
         return 1
     finally:
-        process.ignore_signals()
+        stop.end()
     return 128 + stop.signal if stop.signal else 0
 
 
@@ -77,9 +81,8 @@ def run(asked, typed=frozenset(), stop=None) -> None:
 
         if settings.run.mode == "train":
             datasets.expect_steps(data, settings.training, model.conditional)
-            folder.begin(settings_of.values_of(settings), data.record)
-            for change in consistency.changes(folder.past, settings):
-                say(f"From here on, {change}.")
+            changes = consistency.changes(folder.past, settings)
+            folder.begin(settings_of.values_of(settings), data.record, changes)
             say(text.describe(settings.model, settings.objective, data))
             train(model, state, data, settings, folder, stop)
         if not stop.signal:
@@ -120,7 +123,7 @@ def train(model, state, data, settings, folder=None, stop=None) -> None:
     epoch = batches.epoch(data, model, batch_size, seed, 0)
     block = batches.block(epoch, 0, noise, 0)
     compiled_block(model, state, block, loss_settings, adam_settings, horizon)
-    process.return_memory()  # the compiler's: 85 MB by default
+    process.tidy()  # 85 MB of the compiler's by default
 
     stop.deferred = True
     with numerics.eagerly(settings.run.eager), Screen(done, total) as screen:
@@ -132,8 +135,7 @@ def train(model, state, data, settings, folder=None, stop=None) -> None:
             epoch = batches.epoch(data, model, batch_size, seed, number)
             while done < first + epoch_steps:
                 noise = batches.noise(seed, done, noise_shape)
-                count = min(len(noise), first + epoch_steps - done)
-                block = batches.block(epoch, done - first, noise, count)
+                block = batches.block(epoch, done - first, noise)
                 taken, measures, squares = compiled_block(
                     model, state, block, loss_settings, adam_settings, horizon
                 )
@@ -145,9 +147,10 @@ def train(model, state, data, settings, folder=None, stop=None) -> None:
             seconds += time.perf_counter() - start
             del epoch, block  # before the next are drawn: a third of the memory
             if done == first + epoch_steps:
-                rate = schedules.learning_rate_at(done - 1, adam_settings, horizon)
-                record = states.epoch_record(state, epoch_steps, seconds, float(rate))
+                record = states.epoch_record(state, epoch_steps, seconds)
+                record |= schedules.at(done - 1, loss_settings, adam_settings, horizon)
                 record |= records.validation(model, state.weights, held_out, seed)
+                record |= stop.pauses()  # its seconds are then not of training alone
                 values = record.values()
                 failure.expect_finite(values, state, squares, adam_settings, folder)
                 folder.add_epoch(record)

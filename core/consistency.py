@@ -2,11 +2,14 @@
 
 from core.errors import UserError
 from core.settings import (
+    FOLDERS,
     OF_LOSS,
     OF_RUN,
     Settings,
     as_text,
     of_values,
+    refusal,
+    used_by,
     values_of,
 )
 
@@ -20,6 +23,9 @@ def check(settings: Settings, typed=frozenset()) -> None:
     `typed` are the names of the flags that a user typed: some have no meaning beside
     others, which matters only where they were asked for.
     """
+    for name in FOLDERS:
+        if name in typed and not values_of(settings)[name]:
+            raise refusal(name, "")
     for reason, is_so in (
         _meaningless(settings, typed) | _contradictions(settings)
     ).items():
@@ -47,6 +53,10 @@ def _meaningless(settings: Settings, typed) -> dict:
         "--architecture=conv runs without XLA, which would slow it down: leave out "
         "--jit": conv and jit,
         "--filters are of --architecture=conv": not conv and "filters" in typed,
+        "--data_dir is read instead of --dataset, which may say no more beside it than "
+        "mnist: give one": (
+            settings.data.dataset != "mnist" and {"dataset", "data_dir"} <= typed
+        ),
         "--bfloat16 is of -log p(x): give --importance_samples": (
             evaluation.bfloat16
             and "bfloat16" in typed
@@ -82,7 +92,6 @@ def _contradictions(settings: Settings) -> dict:
         ),
         "--bfloat16 is of dense networks: leave it out": conv and bfloat16,
         "--bfloat16 needs XLA: leave out --nojit": bfloat16 and not run.jit,
-        "--digit is of --mode=generate": show.digit >= 0 and run.mode != "generate",
         "--digit needs a run that was trained with --conditional": (
             show.digit >= 0 and not model.conditional
         ),
@@ -101,17 +110,21 @@ def going_on(past: Settings | None, asked: Settings, typed: set[str]) -> Setting
     Raises:
       UserError: a setting that shapes the run differs from the run's.
     """
+    mode, values = asked.run.mode, values_of(asked)
+    unused = typed - used_by(mode)
+    if mode == "train":
+        refuse_unused(unused, values_of(Settings()), values, mode)
     if past is None:
         check(asked, typed)
         return asked
     kept, settings = OF_RUN, asked
-    if asked.run.mode != "train":
-        free = {"seed"} if asked.run.mode == "generate" else set()
+    if mode != "train":
+        refuse_unused(unused, values_of(past), values, mode)
+        free = {"seed"} if mode == "generate" else set()
         kept = [name for name in OF_RUN if name in typed - free]
-        values = values_of(asked)
         stated = {name: values[name] for name in typed | {"mode", "run_dir"}}
-        if "dataset" in typed:
-            stated["data_dir"] = ""
+        if "dataset" in typed and past.data.dataset != asked.data.dataset:
+            stated = {"data_dir": ""} | stated
         # A run that was trained with --eager is evaluated so only if asked.
         settings = of_values(values_of(past) | {"eager": False} | stated)
     refuse_others(kept, values_of(past), values_of(settings), asked.run.run_dir)
@@ -119,11 +132,21 @@ def going_on(past: Settings | None, asked: Settings, typed: set[str]) -> Setting
     return settings
 
 
+def refuse_unused(names, past: dict, now: dict, mode: str) -> None:
+    """Raise UserError if a setting that the mode does not use is not the run's own."""
+    for name, before, after in differences(sorted(names), past, now):
+        its_own = f" (the run has {before or 'none'}, not {after or 'none'})"
+        raise UserError(
+            f"--{name} is not used by --mode={mode}: leave it out"
+            + its_own * (mode != "train")
+        )
+
+
 def refuse_others(names, past: dict, now: dict, run_dir: str) -> None:
     """Raise UserError if a value of `now` differs from the run's of `past` in one of
     these `names`."""
     differing = [
-        f"--{name} (the run: {before}, now: {after})"
+        f"--{name} (the run: {before or 'none'}, now: {after or 'none'})"
         for name, before, after in differences(names, past, now)
     ]
     if differing:

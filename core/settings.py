@@ -10,13 +10,11 @@ from typing import NamedTuple
 
 from core.errors import UserError
 from core.options import (
-    HUGE,
+    as_folder,
     choice,
     decay,
     folder,
-    not_negative,
     number,
-    option,
     sizes,
     switch,
     whole,
@@ -24,6 +22,7 @@ from core.options import (
 
 MAX_SEED = 2**31 - 1
 MAX_EPOCHS = 2**28
+FOLDERS = ("run_dir", "start_from", "data_dir")
 
 
 def _record(cls):
@@ -33,13 +32,19 @@ def _record(cls):
 
 
 def _expect_working(record) -> None:
+    """Raise UserError if a value cannot work; write folders in their one spelling."""
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
-        if not field.metadata["works"](value):
-            raise UserError(
-                f"--{field.name}={as_text(value)}: expected "
-                f"{field.metadata['expected']}"
-            )
+        if not field.metadata["works"](value) or (field.name, value) == ("run_dir", ""):
+            raise refusal(field.name, value)
+        if field.name in FOLDERS:
+            object.__setattr__(record, field.name, as_folder(field, value))
+
+
+def refusal(name: str, value) -> UserError:
+    """What to raise for a value that cannot work."""
+    expected = FIELDS[name].metadata["expected"]
+    return UserError(f"--{name}={as_text(value)}: expected {expected}")
 
 
 @_record
@@ -88,12 +93,7 @@ class Data:
         "mnist where it can be had, else synthetic.",
         *("auto", "mnist", "fashion_mnist", "synthetic"),
     )
-    data_dir: str = option(
-        "",
-        "Folder of four IDX files to read, not --dataset.",
-        "a folder's name",
-        lambda name: type(name) is str,
-    )
+    data_dir: str = folder("", "Folder of four IDX files to read, not --dataset.", "")
     validation_size: int = whole(
         5000, "How many training images, the last ones, are held out.", 0
     )
@@ -169,13 +169,13 @@ class Objective:
         "(stl, for elbo), or doubly reparameterized (dreg, for iwae).",
         *("standard", "stl", "dreg"),
     )
-    beta: float = not_negative(1.0, "Weight of the KL in the loss.")
+    beta: float = number(1.0, "Weight of the KL in the loss.")
     warmup_epochs: int = whole(
         0,
         "Epochs over which the KL's weight rises linearly from 0 to --beta.",
         *(0, MAX_EPOCHS),
     )
-    free_bits: float = not_negative(
+    free_bits: float = number(
         0.0, "Lower limit, in nats, on each latent dimension's mean KL in the loss."
     )
 
@@ -184,9 +184,7 @@ class Objective:
 class Adam:
     """How a gradient changes the weights."""
 
-    learning_rate: float = number(
-        1e-3, "Adam's step size alpha.", "a positive number", lambda x: 0 < x <= HUGE
-    )
+    learning_rate: float = number(1e-3, "Adam's step size alpha.", zero=False)
     learning_rate_schedule: str = choice(
         "constant",
         "Keep the learning rate (constant), or let it fall to 0 over --epochs along "
@@ -195,8 +193,8 @@ class Adam:
     )
     beta1: float = decay(0.9, "Decay of Adam's first moment.")
     beta2: float = decay(0.999, "Decay of Adam's second moment.")
-    epsilon: float = not_negative(1e-8, "Adam's epsilon, outside the root.")
-    clip_norm: float = not_negative(
+    epsilon: float = number(1e-8, "Adam's epsilon, outside the root.", zero=False)
+    clip_norm: float = number(
         0.0, "Upper limit on the norm of all gradients together; 0 for none."
     )
     ema_decay: float = decay(
@@ -248,6 +246,12 @@ class Settings(NamedTuple):
 
 
 GROUPS = Settings._field_defaults
+MODES = {  # which groups of settings, or some of a group, a mode uses
+    "train": ("run", "data", "model", "training", "objective", "adam", "evaluation"),
+    "evaluate": ("mode", "run_dir", "seed", "jit", "eager", "figures", "data", "model")
+    + ("evaluation",),
+    "generate": ("mode", "run_dir", "seed", "jit", "eager", "model", "show"),
+}
 FIELDS = {
     field.name: field
     for group in GROUPS.values()
@@ -257,6 +261,16 @@ OF_MODEL = tuple(field.name for field in dataclasses.fields(Model))
 OF_LOSS = tuple(field.name for field in dataclasses.fields(Objective))
 OF_RUN = ("start_from", "seed", "validation_size", "binarization", *OF_MODEL)
 OF_RUN += ("batch_size", "ema_decay")  # what a run keeps for good
+
+
+def used_by(mode: str) -> set[str]:
+    """The names of the settings that a mode uses."""
+    return {
+        field.name
+        for group, record in GROUPS.items()
+        for field in dataclasses.fields(record)
+        if {group, field.name} & set(MODES[mode])
+    }
 
 
 def of_values(values: dict) -> Settings:
@@ -306,4 +320,4 @@ def as_text(value) -> str:
     """A setting's value as on the command line."""
     if isinstance(value, (tuple, list)):
         return ",".join(map(str, value))
-    return str(value) or "none"
+    return str(value)

@@ -1,7 +1,7 @@
 """Faults too long for the test suite: `python -m tests.drills [NAME ...] [--count=N]`.
 
 kill: SIGKILL at random instants of the real program, resumed every time.
-stop: SIGINT and SIGTERM, once and twice, in training, evaluation and figures.
+stop: SIGINT, SIGTERM and SIGHUP, once and twice, in training, evaluation and figures.
 damage: every file of a run folder cut at every tenth, zeroed, flipped and missing.
 disk: a file-size limit, and (as root) a full disk and a read-only one.
 numbers: a learning rate of 10, and images that are all black or all white.
@@ -79,10 +79,17 @@ def same(one, other, what):
 
 
 def started(settings):
-    """A program that has loaded its data: its first line is out."""
+    """A program that has loaded its data, and says so."""
     process = program(*as_arguments(settings))
-    line = process.stdout.readline()
-    return process, line
+    read_until(process, "Data: ")
+    return process
+
+
+def read_until(process, beginning):
+    """Read lines of a program, up to the one that begins so, or to its end."""
+    for line in process.stdout:
+        if line.startswith(beginning):
+            break
 
 
 def kill(work, data, count):
@@ -103,7 +110,7 @@ def kill(work, data, count):
                 process = program(*as_arguments(settings))
                 if len(kills) < count:
                     if chance.random() < 0.85:
-                        process.stdout.readline()  # the data are loaded
+                        read_until(process, "Data: ")
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         process.wait(chance.uniform(0, 6.0))
                     done = process.poll() is not None
@@ -141,12 +148,13 @@ def stop(work, data, count):
     straight = work / "straight"
     silently(settings_for(straight, data, figures=True))
     ends = Counter()
-    for number, name in ((signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM")):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        name = number.name
         for times in (1, 2):
             folder = work / f"{name}-{times}"
             settings = settings_for(folder, data, figures=True)
             for delay in (0, 0.3, 0.8, 1.5, 2.0, 2.5, 3.0):
-                process, _ = started(settings)
+                process = started(settings)
                 time.sleep(delay)
                 for _ in range(times):
                     process.send_signal(number)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from core.run import metrics
+from core.run import metrics, process
 
 CLOCK = ("seconds",)
 
@@ -48,7 +48,7 @@ def assert_same_run(one, other):
     assert timeless(one) == timeless(other) != []
 
 
-class StopAfter:
+class StopAfter(process.NoStop):
     """A stop request that arrives after so many looks at it."""
 
     def __init__(self, looks, number=signal.SIGTERM):

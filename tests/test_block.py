@@ -1,8 +1,10 @@
-"""A block of steps as one call: `train_block`, and the `train_step` in it."""
+"""Steps: a block of them as one call, `train_block`, and those of a whole run."""
 
 import functools
+import itertools
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +16,12 @@ from core.data import batches
 from core.data.batches import Epoch
 from core.model import networks
 from core.model.build import build
+from core.run import metrics
 from core.training import adam
 from core.training import state as states
 from core.training.schedules import Horizon
+from tests.conftest import run, small_settings
+from tests.runs import timeless
 
 BATCH, LATENT = 6, 3
 HORIZON = Horizon(warmup=0, total=12)
@@ -222,3 +227,106 @@ def test_clipping_bounds_what_the_step_sees():
     assert free["totals"][3] == clipped["totals"][3] > 1  # the norm before clipping
     scale = 1e-3 / free["totals"][3]
     np.testing.assert_allclose(clipped[name], scale * free[name], 1e-5, 1e-12)
+
+
+# --- The steps of a run ---------------------------------------------------------------
+
+STEPS = 2 * 3  # of a hundred images, in two epochs
+
+
+@pytest.fixture(scope="module")
+def watched(data_dir, tmp_path_factory):
+    """What each step of a run saw and took, and the records of its epochs. The clock
+    strikes whenever it is looked at."""
+    seen = SimpleNamespace(batches=[], kl_weights=[], rates=[], measures=[])
+    gradients, apply, step = loop.loss_and_gradients, adam.apply, loop.train_step
+
+    def watched_gradients(model, params, batch, loss_settings, kl_weight):
+        seen.batches.append(batch)
+        seen.kl_weights.append(float(kl_weight))
+        return gradients(model, params, batch, loss_settings, kl_weight)
+
+    def watched_apply(state, grads, learning_rate, adam_settings):
+        seen.rates.append(float(learning_rate))
+        apply(state, grads, learning_rate, adam_settings)
+
+    def watched_step(*arguments):
+        measures, squares = step(*arguments)
+        seen.measures.append(measures.numpy())
+        return measures, squares
+
+    ticks, folder = itertools.count(), tmp_path_factory.mktemp("watched")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "loss_and_gradients", watched_gradients)
+        patch.setattr(loop, "train_step", watched_step)
+        patch.setattr(adam, "apply", watched_apply)
+        clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+        patch.setattr(loop, "time", clock)
+        patch.setitem(loop.MODES, "train", (lambda *job: None, "evaluation"))
+        run(
+            small_settings(data_dir, folder)
+            | dict(batch_size=100, epochs=2, eager=True, conditional=True)
+            | dict(binarization="threshold", learning_rate_schedule="cosine")
+            | dict(beta=2.0, warmup_epochs=4)
+        )
+    seen.records = timeless(folder)
+    seen.seconds = [r["seconds"] for r in metrics.read(folder / "metrics.jsonl")]
+    assert len(seen.batches) == STEPS
+    return seen
+
+
+def rows_of(batch, digits):
+    """Which training images a batch is of."""
+    images = (digits[0].images[:300] >= 128).reshape(300, -1)
+    number = {image.tobytes(): i for i, image in enumerate(images)}
+    assert len(number) == 300
+    return [number[x.tobytes()] for x in batch.x.numpy() == 1]
+
+
+def test_every_image_has_its_own_label_at_every_step(watched, digits):
+    for batch in watched.batches:
+        labels = digits[0].labels[rows_of(batch, digits)]
+        np.testing.assert_array_equal(np.argmax(batch.y, axis=1), labels)
+
+
+def test_every_epoch_visits_every_image_once_in_its_own_order(watched, digits):
+    rows = [rows_of(batch, digits) for batch in watched.batches]
+    for epoch in (0, 1):
+        its_rows = rows[3 * epoch : 3 * epoch + 3]
+        assert sorted(sum(its_rows, [])) == list(range(300))
+        order = batches.epoch_order(0, epoch, 300, 100)
+        np.testing.assert_array_equal(its_rows, order)
+    assert rows[:3] != rows[3:]
+
+
+def test_every_step_has_noise_of_its_own(watched):
+    noise = np.stack([batch.noise for batch in watched.batches])
+    np.testing.assert_array_equal(noise, batches.noise(0, 0, noise.shape))
+    assert len(np.unique(noise)) == noise.size
+
+
+def test_a_cosine_falls_over_the_whole_run_to_its_last_step(watched):
+    """In what Adam is given; each epoch's record has its last step's."""
+    formula = [1e-3 * (1 + math.cos(math.pi * i / STEPS)) / 2 for i in range(STEPS)]
+    assert watched.rates == pytest.approx(formula, rel=1e-5)
+    found = [record["learning_rate"] for record in watched.records]
+    assert found == pytest.approx(formula[2::3], rel=1e-5)
+
+
+def test_the_kl_has_the_warm_ups_weight_at_every_step(watched):
+    """Of a warm-up that is longer than the run."""
+    formula = [2 * i / (2 * STEPS) for i in range(STEPS)]
+    assert watched.kl_weights == pytest.approx(formula, rel=1e-6)
+    found = [record["kl_weight"] for record in watched.records]
+    assert found == pytest.approx(formula[2::3], rel=1e-6)
+
+
+def test_an_epochs_means_are_over_its_own_steps(watched):
+    measures = np.reshape(watched.measures, [2, 3, 4]).astype(np.float64)
+    names = ("train_loss", "train_distortion", "train_rate", "gradient_norm")
+    found = [[record[name] for name in names] for record in watched.records]
+    np.testing.assert_allclose(found, measures.mean(axis=1), rtol=1e-6)
+
+
+def test_an_epochs_seconds_are_its_own(watched):
+    assert watched.seconds == [1.0, 1.0]

@@ -1,11 +1,13 @@
 import dataclasses
 import json
+import os
 
 import pytest
 
 from core import consistency, settings
 from core.errors import UserError
 from core.settings import Adam, Model, Objective, Settings
+from tests.test_flags import OTHER_VALUES
 
 
 def values_as_text(case):
@@ -32,6 +34,10 @@ MEANINGLESS = [  # but harmless, if it is a default
     ({"filters": (5, 6)}, "are of --architecture=conv"),
     (CONV | {"jit": True}, "runs without XLA"),
     ({"bfloat16": True}, "give --importance_samples"),
+    ({"dataset": "synthetic", "data_dir": "x"}, "is read instead of --dataset"),
+    ({"dataset": "auto", "data_dir": "x"}, "no more beside it than mnist: give one"),
+    ({"data_dir": ""}, "^--data_dir=: expected the name of a folder"),
+    ({"start_from": ""}, "^--start_from=: expected the name of a folder"),
 ]
 CONTRADICTIONS = [
     (IWAE | {"estimator": "stl"}, "biased for the IWAE bound: use dreg"),
@@ -44,7 +50,6 @@ CONTRADICTIONS = [
     (CONV | {"bfloat16": True, "importance_samples": 5}, "of dense networks"),
     (GREY | IWAE, "have no likelihood"),
     (GREY | {"importance_samples": 9}, "have no likelihood"),
-    ({"digit": 3, "conditional": True}, "--digit is of --mode=generate"),
     ({"digit": 3, "mode": "generate"}, "trained with --conditional"),
     (
         {"validation_size": 0, "evaluation_split": "validation"},
@@ -56,15 +61,22 @@ CONTRADICTIONS = [
 @pytest.mark.parametrize("case", CONTRADICTIONS, ids=values_as_text)
 def test_contradictions_are_refused_with_a_reason(case):
     values, reason = case
-    with pytest.raises(UserError, match=reason):
+    with pytest.raises(UserError, match=reason) as error:
         consistency.check(settings.of_values(values))
+    expect_short(error)
+
+
+def expect_short(error):
+    """A message is one line of at most 200 characters."""
+    assert len(str(error.value)) <= 200 and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("case", MEANINGLESS, ids=values_as_text)
 def test_what_has_no_meaning_is_refused_if_it_was_typed(case):
     values, reason = case
-    with pytest.raises(UserError, match=reason):
+    with pytest.raises(UserError, match=reason) as error:
         consistency.check(settings.of_values(values), {*values})
+    expect_short(error)
     consistency.check(settings.of_values(values))
 
 
@@ -82,6 +94,8 @@ def test_what_has_no_meaning_is_refused_if_it_was_typed(case):
         {"bfloat16": True, "importance_samples": 5},
         {"mode": "generate", "digit": 0, "conditional": True},
         {"evaluation_split": "validation"},
+        {"dataset": "mnist", "data_dir": "x"},
+        {"start_from": "a", "data_dir": "x", "run_dir": "c"},
     ],
     ids=lambda values: values_as_text([values]),
 )
@@ -145,6 +159,7 @@ def test_training_refuses_each_setting_that_shapes_the_run(name):
     other = 2 if name == "stochastic_layers" else other
     now = changed(PAST, **{name: other})
     other = "7,7" if isinstance(other, tuple) else other
+    other = os.path.abspath(other) if name == "start_from" else other
     message = (
         rf"--{name} \(the run: .+, now: {other}\); .*another folder, or give the run's"
     )
@@ -165,10 +180,83 @@ def test_other_modes_take_the_runs_own_settings():
         consistency.going_on(PAST, now, {"mode", "latent_dim"})
     past = changed(PAST, eager=True, data_dir="digits")
     settled = consistency.going_on(past, now, {"mode"})
-    assert settled.data.data_dir == "digits" and not settled.run.eager
+    assert settled.data.data_dir == os.path.abspath("digits") and not settled.run.eager
     other = changed(now, dataset="mnist")
     settled = consistency.going_on(past, other, {"mode", "dataset"})
     assert settled.data.data_dir == "" and settled.data.dataset == "mnist"
+    # What the run was asked for says nothing new.
+    past = changed(past, dataset="mnist")
+    settled = consistency.going_on(past, other, {"mode", "dataset"})
+    assert settled.data.data_dir == os.path.abspath("digits")
+    here = changed(other, data_dir="here")
+    settled = consistency.going_on(past, here, {"mode", "dataset", "data_dir"})
+    assert settled.data.data_dir == os.path.abspath("here")
+    with pytest.raises(UserError, match="no more beside it than mnist"):
+        here = changed(here, dataset="synthetic")
+        consistency.going_on(past, here, {"mode", "dataset", "data_dir"})
+
+
+UNUSED = [
+    (mode, name)
+    for mode in settings.MODES
+    for name in settings.FIELDS
+    if name not in settings.used_by(mode)
+]
+
+
+@pytest.mark.parametrize(("mode", "name"), UNUSED)
+def test_a_flag_that_a_mode_does_not_use_is_refused_if_it_is_not_the_runs(mode, name):
+    values = {"data_dir": "other"} | OTHER_VALUES
+    typed, other = {"mode", name}, {"mode": mode, name: values[name]}
+    message = f"^--{name} is not used by --mode={mode}: leave it out"
+    for past in (PAST, changed(PAST, data_dir="digits", start_from="start")):
+        before = settings.values_of(past)[name]
+        with pytest.raises(UserError, match=message) as error:
+            consistency.going_on(past, settings.of_values(other), typed)
+        expect_short(error)
+        its_own = f"(the run has {settings.as_text(before) or 'none'}, not "
+        assert (its_own in str(error.value)) == (mode != "train")
+        if before != "":
+            same = settings.of_values({"mode": mode, name: before})
+            if mode == "train":
+                same = changed(past, mode=mode)
+            consistency.going_on(past, same, typed)
+        # What was not typed is a default, which says nothing.
+        if mode != "train":
+            consistency.going_on(past, settings.of_values({"mode": mode}), {"mode"})
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "generate"])
+def test_several_flags_that_a_mode_does_not_use_are_judged_each_by_itself(mode):
+    """A recipe's flag file has many that are the run's own, and a slip beside them."""
+    of_run = {n: v for n, v in settings.values_of(PAST).items() if v != ""}
+    asked = settings.of_values(of_run | {"mode": mode})
+    typed = {*of_run} - {"run_dir"}
+    typed -= {"latent_dims", "upper_hidden_sizes", "filters"}  # of other models
+    assert consistency.going_on(PAST, asked, typed).model == PAST.model
+    slip = changed(asked, learning_rate=3.0)
+    with pytest.raises(UserError, match="^--learning_rate is not .*has 0.001, not 3.0"):
+        consistency.going_on(PAST, slip, typed)
+
+
+def test_a_folder_that_is_no_longer_named_is_said():
+    now = settings.of_values(dict(mode="generate"))
+    past = changed(PAST, data_dir="digits")
+    with pytest.raises(
+        UserError, match=r"--data_dir .*the run has /.*digits, not none"
+    ):
+        consistency.going_on(past, now, {"mode", "data_dir"})
+    with pytest.raises(UserError, match="^--data_dir=: expected the name of a folder"):
+        now = changed(now, mode="evaluate")
+        consistency.going_on(past, now, {"mode", "data_dir"})
+
+
+def test_a_new_run_refuses_what_training_does_not_use():
+    with pytest.raises(UserError, match="^--digit is not used by --mode=train"):
+        now = settings.of_values(dict(digit=3, conditional=True))
+        consistency.going_on(None, now, {"digit", "conditional"})
+    now = settings.of_values(dict(digit=-1))
+    assert consistency.going_on(None, now, {"digit"}) is now
 
 
 def test_the_run_is_the_one_in_the_folder_that_was_asked_for():

@@ -1,3 +1,5 @@
+import json
+import os
 import re
 import sys
 
@@ -5,6 +7,7 @@ import pytest
 from absl.testing import flagsaver
 
 import flags
+from core import consistency
 from core import settings as settings_of
 from tests.conftest import ROOT, as_arguments
 
@@ -45,11 +48,13 @@ OTHER_VALUES = {  # of every setting, one that is not its default
 
 
 def test_every_flag_becomes_its_setting(parse):
-    """All but --data_dir, which --dataset excludes. The mode is one that leaves what
-    contradicts what to the run's own settings."""
+    """All but --data_dir, which most of --dataset exclude. The mode is one that leaves
+    what contradicts what to the run's own settings."""
     settings, typed = parse(*as_arguments(OTHER_VALUES))
     assert typed == {*OTHER_VALUES} == {*settings_of.FIELDS} - {"data_dir"}
-    assert settings_of.values_of(settings) == {"data_dir": "", **OTHER_VALUES}
+    found = settings_of.values_of(settings)
+    assert found.pop("start_from") == os.path.abspath(OTHER_VALUES["start_from"])
+    assert {"start_from": "b", **found} == {"data_dir": "", **OTHER_VALUES}
     for name, value in OTHER_VALUES.items():
         assert value != settings_of.FIELDS[name].default, name
 
@@ -58,6 +63,36 @@ def test_a_run_can_go_on_from_any_working_directory(parse, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     settings, typed = parse("--data_dir=digits")
     assert settings.data.data_dir == str(tmp_path / "digits") and typed == {"data_dir"}
+
+
+@pytest.mark.parametrize("name", settings_of.FOLDERS)
+def test_home_and_spellings_are_those_of_a_shell(parse, tmp_path, monkeypatch, name):
+    """Whose own ~ does not come after a flag's = sign."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for value in (f"--{name}=~/a/", f"--{name}={tmp_path}//a"):
+        found = settings_of.values_of(parse(value)[0])
+        assert found[name] == str(tmp_path / "a")
+    kept = [settings_of.values_of(parse(f"--{name}={a}")[0])[name] for a in ("b", "b/")]
+    assert kept[0] == kept[1] and os.path.abspath(kept[0]) == str(tmp_path / "b")
+
+
+def test_flags_of_before_are_forgotten(parse, capsys):
+    """As in a notebook, where one process runs the program again and again."""
+    parse("--epochs=3", "--nojit", "--run_dir=a", "--hidden_sizes=5", "--data_dir=b")
+    settings, typed = parse("--seed=2")
+    assert typed == {"seed"} and settings.run.seed == 2
+    assert settings == settings_of.of_values({"seed": 2})
+    refused(parse, capsys, "--epochs=4", "--beta=2", "--epsilon=0")
+    with pytest.raises(SystemExit):
+        parse("--latent_dim=7", "--help")
+    assert parse() == (settings_of.Settings(), set())
+
+
+def test_flags_of_a_file_are_forgotten_too(parse):
+    for name in ("conv", "conditional"):
+        parse(f"--flagfile={RECIPES[name]}")
+    assert parse() == (settings_of.Settings(), set())
 
 
 def test_a_flagfile_sets_flags(parse, tmp_path):
@@ -71,8 +106,41 @@ def test_a_flagfile_sets_flags(parse, tmp_path):
 def test_a_recipe_trains_in_a_folder_of_its_own(parse, name):
     settings, _ = parse(f"--flagfile={RECIPES[name]}")
     assert settings.run.run_dir == f"checkpoints/{name}"
-    assert settings.run.mode == "train"
+    assert settings.run.mode == "train" and settings.data.dataset == "mnist"
     assert settings.evaluation.importance_samples == (0 if name == "conv" else 5000)
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate", "generate"])
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_recipe_goes_on_with_a_run_that_had_it_and_a_folder(parse, name, mode):
+    """Its flag file says --dataset=mnist: MNIST in the folder that the run had."""
+    recipe = f"--flagfile={RECIPES[name]}"
+    begun, typed = parse(recipe, "--data_dir=any")
+    folder = os.path.abspath("any")
+    begun = consistency.going_on(None, begun, typed)
+    assert (begun.data.dataset, begun.data.data_dir) == ("mnist", folder)
+    recorded = json.loads(json.dumps(settings_of.values_of(begun)))
+    past = settings_of.from_record(recorded, begun.run.run_dir)
+    assert past == begun
+    more = {
+        "train": ["--data_dir=any", "--epochs=300"],
+        "evaluate": ["--evaluation_images=7", "--nofigures"],
+        "generate": ["--num_images=7", "--seed=1"],
+    }
+    asked, typed = parse(recipe, f"--mode={mode}", *more[mode])
+    found = consistency.going_on(past, asked, typed)
+    assert (found.data.dataset, found.data.data_dir) == ("mnist", folder)
+    assert found.model == begun.model and found.run.mode == mode
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_recipes_data_set_may_be_changed_by_a_user(parse, capsys, name):
+    """And by nothing else, such as a network that is down."""
+    for changes in (["--dataset=auto"], ["--dataset=synthetic"]):
+        settings, _ = parse(f"--flagfile={RECIPES[name]}", *changes)
+        assert f"--dataset={settings.data.dataset}" in changes
+        arguments = [f"--flagfile={RECIPES[name]}", *changes, "--data_dir=any"]
+        assert "no more beside it than mnist" in refused(parse, capsys, *arguments)
 
 
 def test_the_documents_speak_of_flags_that_there_are():
@@ -104,15 +172,21 @@ BAD = {
     "--binarization=maybe": "expected one of",
     "--mode=test": "expected one of",
     "--resume=yes": "expected one of",
-    "--learning_rate=0": "positive number",
-    "--learning_rate=nan": "positive number",
-    "--learning_rate=inf": "positive number",
+    "--learning_rate=0": "0.0: expected a number from 1.2e-38 to 3.4e+38",
+    "--learning_rate=nan": "expected a number from 1.2e-38 to",
+    "--learning_rate=inf": "expected a number from 1.2e-38 to",
+    "--learning_rate=1e-50": "expected a number from 1.2e-38 to",
+    "--learning_rate=1e39": "expected a number from 1.2e-38 to",
     "--learning_rate_schedule=step": "expected one of",
-    "--beta1=1": "a number in [0, 1)",
-    "--beta2=-0.1": "a number in [0, 1)",
-    "--epsilon=-1": "--epsilon",
-    "--epsilon=nan": "at least 0",
-    "--clip_norm=-1": "at least 0",
+    "--beta1=1": "a number from 0 to 0.9999999",
+    "--beta1=0.99999999": "a number from 0 to 0.9999999",
+    "--beta2=-0.1": "a number from 0 to 0.9999999",
+    "--epsilon=-1": "--epsilon=-1.0: expected a number from 1.2e-38",
+    "--epsilon=nan": "--epsilon=nan: expected a number from 1.2e-38",
+    "--epsilon=0": "--epsilon=0.0: expected a number from 1.2e-38",
+    "--epsilon=1e-50": "--epsilon=1e-50: expected a number from 1.2e-38",
+    "--clip_norm=-1": "expected 0 or a number from 1.2e-38",
+    "--clip_norm=1e39": "--clip_norm=1e+39: expected 0 or a number from",
     "--jit=perhaps": "--jit",
     "--checkpoint_every=0": "from 1 to",
     "--keep_checkpoints=0": "from 1 to",
@@ -121,20 +195,43 @@ BAD = {
     "--objective=vae": "expected one of",
     "--estimator=path": "expected one of",
     "--num_samples=0": "from 1 to",
-    "--beta=-1": "at least 0",
-    "--free_bits=inf": "at least 0",
+    "--num_samples=3000000000": "--num_samples=3000000000: expected a whole",
+    f"--num_samples=1{23 * '0'}": "--num_samples=1000",
+    f"--evaluation_images=1{23 * '0'}": "--evaluation_images=1000",
+    f"--importance_samples=1{23 * '0'}": "--importance_samples=1000",
+    f"--num_images=1{20 * '0'}": "--num_images=1000",
+    "--batch_size=9999999999": "--batch_size=9999999999: expected a whole number from",
+    "--hidden_sizes=9999999999": "positive sizes joined by commas",
+    "--beta=-1": "expected 0 or a number from",
+    "--free_bits=inf": "expected 0 or a number from",
     "--warmup_epochs=-1": "from 0 to",
-    "--ema_decay=1": "a number in [0, 1)",
+    "--ema_decay=1": "a number from 0 to 0.9999999",
     "--stochastic_layers=3": "--stochastic_layers",
     "--latent_dims=5": "2 positive sizes",
     "--filters=32": "2 positive sizes",
     "--architecture=resnet": "expected one of",
     "--importance_samples=-1": "from 0 to",
     "--evaluation_split=train": "expected one of",
-    "--run_dir=": "a folder's name",
+    "--run_dir=": "--run_dir=: expected the name of a folder",
+    "--data_dir=": "--data_dir=: expected the name of a folder",
+    "--start_from=": "--start_from=: expected the name of a folder",
     "--run_dir=runs/a[1]": "without any of",
     "--run_dir=run?": "without any of",
+    "--run_dir=s3://bucket/run": "expected the name of a folder on this machine",
+    "--data_dir=https://a.org/b": "expected the name of a folder on this machine",
+    "--start_from=file:///a": "expected the name of a folder on this machine",
+    "--data_dir=~nobody.at.all/a": "expected the name of a folder on this machine",
+    "--run_dir --epochs=3": "--run_dir=--epochs=3: expected the name of a folder",
+    "--data_dir --nojit": "--data_dir=--nojit: expected the name of a folder",
+    "--start_from -h=3": "--start_from=-h=3: expected the name of a folder",
+    "--epochs=3 --run_dir": "Missing value for flag --run_dir",
+    "--dataset --eager": "--dataset=--eager: expected one of",
+    "--hidden_sizes --nojit": "--hidden_sizes=--nojit: expected positive sizes",
     "--flagfile=/no/such/file": "/no/such/file",
+    "--flagfile=": "--flagfile=: expected the name of a file",
+    "--flagfile --nojit": "--nojit",
+    "--jit false": "unexpected 'false'",
+    "--data_dir= /a": "unexpected '/a'",
     "30": "unexpected '30'",
 }
 
@@ -147,21 +244,25 @@ def refused(parse, capsys, *arguments):
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.startswith("error: ") and output.err.count("\n") == 1
+    assert len(output.err) <= 200
     return output.err
 
 
 @pytest.mark.parametrize("argument", BAD)
 def test_a_wrong_flag_is_one_line_and_exit_code_2(parse, capsys, argument):
-    error = refused(parse, capsys, argument)
+    error = refused(parse, capsys, *argument.split(" "))
     assert BAD[argument] in error and "(--help lists the flags)" in error
 
 
 CONTRADICTIONS = {
-    "--data_dir=x --dataset=mnist": "--data_dir is read instead of --dataset",
+    "--data_dir=x --dataset=auto": "--data_dir is read instead of --dataset",
+    "--data_dir=x --dataset=fashion_mnist": "--data_dir is read instead of --dataset",
+    "--data_dir=x --dataset=synthetic": "may say no more beside it than mnist",
     "--eager --jit": "--eager runs without XLA",
     "--latent_dims=100,50": "are of --stochastic_layers=2",
     "--estimator=dreg": "for the elbo, use stl",
-    "--digit=3": "--digit is of --mode=generate",
+    "--digit=3": "--digit is not used by --mode=train: leave it out",
+    "--num_images=4": "--num_images is not used by --mode=train: leave it out",
 }
 
 
@@ -169,6 +270,16 @@ CONTRADICTIONS = {
 def test_contradictions_are_refused_with_a_reason(parse, capsys, arguments):
     """Some of those of `settings.check`, which is told what was typed."""
     assert CONTRADICTIONS[arguments] in refused(parse, capsys, *arguments.split())
+
+
+def test_mnist_may_be_asked_for_beside_a_folder(parse):
+    settings, typed = parse("--dataset=mnist", "--data_dir=x")
+    assert typed == {"dataset", "data_dir"} and settings.data.dataset == "mnist"
+
+
+def test_a_flag_that_a_mode_does_not_use_may_be_what_it_is_anyway(parse):
+    _, typed = parse("--digit=-1", "--num_images=100")
+    assert typed == {"digit", "num_images"}
 
 
 def test_other_modes_leave_contradictions_to_the_runs_own_settings(parse):
@@ -209,7 +320,27 @@ def test_help_is_sentences_in_lines_that_fit():
         assert text.endswith(".") and not text.startswith(" "), name
     text = flags.help_text()
     assert max(map(len, text.split("\n"))) <= 88
-    titles = [flags.TITLES[group] for group in settings_of.GROUPS]
-    assert (
-        re.findall(r"\n\n\n?(\S.*)\n\n", text[text.index("first_minute") :]) == titles
-    )
+    assert [title for title, _ in titles(text)] == [
+        flags.TITLES[group] for group in settings_of.GROUPS
+    ]
+
+
+def titles(text):
+    """[(title of a group of flags, modes beside it)] in the text of --help."""
+    lines = re.findall(r"\n\n\n?(\S.*)\n\n", text[text.index("first_minute") :])
+    return [re.fullmatch(r"(.+) \(--mode=(.+)\)", line).groups() for line in lines]
+
+
+def test_help_says_which_modes_use_what(monkeypatch):
+    """As the table has it that also refuses what a mode does not use."""
+    found = dict(titles(flags.help_text()))
+    assert found["Data"] == found["Evaluation"] == "train, evaluate"
+    assert found["Training"] == found["Loss"] == found["Adam"] == "train"
+    assert found["The run"] == found["Model"] == "train, evaluate, generate"
+    assert found["Pictures"] == "generate"
+    modes = settings_of.MODES
+    monkeypatch.setitem(modes, "evaluate", (*modes["evaluate"], "digit", "adam"))
+    monkeypatch.setitem(modes, "generate", ("mode", "num_images"))
+    found = dict(titles(flags.help_text()))
+    assert found["Pictures"] == "evaluate, generate"
+    assert found["Adam"] == found["Model"] == "train, evaluate"

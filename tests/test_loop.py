@@ -16,10 +16,12 @@ from core import settings as settings_of
 from core.data import batches, datasets
 from core.data.digits import Digits
 from core.errors import UserError
+from core.evaluation import likelihood
 from core.model import networks
 from core.model.build import build
 from core.run import checkpoint, config, metrics
 from core.run.folder import RunFolder
+from core.run.process import NoStop
 from core.settings import Data, Model, Run, Settings, Training
 from core.show import gallery
 from core.training import adam, schedules
@@ -35,12 +37,13 @@ from tests.runs import (
 )
 
 METRICS = (
-    "epoch step seconds train_loss train_distortion train_rate learning_rate "
-    "gradient_norm validation_loss validation_distortion validation_rate"
+    "epoch step seconds train_loss train_distortion train_rate gradient_norm "
+    "learning_rate kl_weight validation_loss validation_distortion validation_rate"
 ).split()
 EVALUATION = (
-    "epoch step split dataset binarization seed given_labels images negative_elbo "
-    "distortion rate active_units kl_per_dim knn_accuracy linear_accuracy seconds"
+    "epoch step objective num_samples estimator beta program split dataset "
+    "binarization seed given_labels images negative_elbo distortion rate active_units "
+    "kl_per_dim knn_accuracy linear_accuracy seconds kl_weight"
 ).split()
 
 
@@ -65,6 +68,8 @@ def test_a_run_leaves_everything_in_its_folder(small, capsys):
     assert kept["flags"]["batch_size"] == 20
     assert kept["versions"]["tensorflow"] == tf.__version__
     assert len(kept["dataset"]["sha256"]) == 64
+    assert kept["dataset"]["classes"] == list(range(10))
+    assert kept["versions"]["program"] == evaluation["program"]
     pictures = sorted(path.name for path in (folder / "figures").iterdir())
     names = (
         "interpolations latent_space learning_curves manifold reconstructions samples"
@@ -265,15 +270,17 @@ def test_evaluate_and_generate_use_the_runs_own_flags(trained, monkeypatch, caps
 
 
 def test_digits_are_written_whole_or_not_at_all(trained, monkeypatch):
-    def full(file, array):
-        file.write(b"a beginning")
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(model, weights, key, labels, rows):
+        if min(rows):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return np.zeros([len(rows), 28, 28], np.float32)
 
     short = {"run_dir": trained["run_dir"], "mode": "generate", "num_images": 2}
     run(short)
     (file,) = Path(trained["run_dir"]).rglob("*.npy")
     before = file.read_bytes()
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(gallery, "AT_ONCE", 1)
+    monkeypatch.setattr(gallery, "prior_samples", full)
     with pytest.raises(OSError, match="No space"):
         run(short)
     assert file.read_bytes() == before
@@ -309,7 +316,53 @@ def test_labels_beyond_nine_are_no_condition(small, digits, tmp_path):
         run(small, data_dir=str(other), run_dir=f"{tmp_path}/c", conditional=True)
 
 
+@pytest.mark.usefixtures("unreported")
+def test_an_epoch_in_which_the_process_was_stopped_says_so(small, capsys):
+    """No clock leaves that time out."""
+
+    class Stopped(NoStop):
+        epochs = iter([{"paused": True}, {}])
+
+        def pauses(self):
+            return next(self.epochs)
+
+    run(small, Stopped())
+    first, second = metrics.read(Path(small["run_dir"]) / "metrics.jsonl")
+    assert first["paused"] is True and "paused" not in second
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.endswith(" s, with a pause in it")]
+    assert line.startswith("epoch 1/2")
+
+
 # --- Evaluation -----------------------------------------------------------------------
+
+
+def test_figures_that_cannot_be_drawn_cost_no_number(trained, monkeypatch, capsys):
+    """The same command draws them later, and computes -log p(x) once."""
+    figures = Path(trained["run_dir"], "figures")
+    figures.write_text("in the way")
+    short = {"run_dir": trained["run_dir"], "mode": "evaluate", "figures": True}
+    with pytest.raises(UserError, match=r"^not written: latent_space.png, .*\.png; "):
+        run(short, importance_samples=3)
+    output, errors = capsys.readouterr()
+    *_, record = metrics.read(Path(trained["run_dir"]) / "evaluations.jsonl")
+    assert f"-log p(x)     {record['nll']:.2f} +- " in output
+    assert errors.count(" cannot be written: ") == errors.count("\n") == 6
+    figures.unlink()
+    monkeypatch.setattr(likelihood, "log_marginal", None)
+    run(short, importance_samples=3)
+    *_, again = metrics.read(Path(trained["run_dir"]) / "evaluations.jsonl")
+    assert again | {"seconds": 0} == record | {"seconds": 0}
+    assert len(list(figures.iterdir())) == 6
+
+
+def test_a_warm_up_that_is_longer_than_the_run_is_said(small, capsys):
+    run(small, warmup_epochs=50, beta=0.5, epochs=1)
+    (record,) = metrics.read(Path(small["run_dir"]) / "evaluations.jsonl")
+    assert record["kl_weight"] == pytest.approx(0.5 * 14 / (50 * 15))
+    assert record["beta"] == 0.5
+    output = capsys.readouterr().out
+    assert "1 epoch, 15 steps" in output and "KL weight only 0.00933 at" in output
 
 
 def test_a_run_that_lacks_younger_flags_goes_on_and_is_evaluated(trained):
@@ -352,7 +405,7 @@ def test_evaluation_takes_a_split_a_subset_and_samples(small, capsys):
         Path(small["run_dir"]) / "evaluations.jsonl"
     )
     likelihood = ["nll", "nll_standard_error", "importance_samples", "bfloat16"]
-    assert list(whole) == [*EVALUATION[:-1], *likelihood, "seconds"]
+    assert list(whole) == [*EVALUATION[:-2], *likelihood, *EVALUATION[-2:]]
     assert [r["images"] for r in (whole, part, validation)] == [60, 20, 30]
     assert [r["split"] for r in (whole, validation)] == ["test", "validation"]
     assert [r["bfloat16"] for r in (whole, validation)] == [False, True]
@@ -442,7 +495,7 @@ def test_a_run_begun_from_python_is_kept_as_the_programs(small, two_epochs, caps
     state = states.init(params, settings.adam)
     with RunFolder(settings.run) as folder:
         folder.restore(state)
-        folder.begin(settings_of.values_of(settings), data.record)
+        folder.begin(settings_of.values_of(settings), data.record, [])
         loop.train(model, state, data, settings, folder)
     assert_same_run(small["run_dir"], two_epochs)
     capsys.readouterr()

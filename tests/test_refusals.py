@@ -2,11 +2,14 @@
 
 import os
 import re
+import runpy
+import signal
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl.testing import flagsaver
 
 import flags
@@ -15,7 +18,7 @@ from core.data import datasets, download, synthetic
 from core.data.digits import Digits
 from core.errors import UserError
 from core.model.build import build
-from core.run import checkpoint
+from core.run import checkpoint, config
 from core.settings import Adam, Data, Model, Objective, Settings, Show, Training
 from core.training import state as states
 from tests.conftest import ROOT, as_arguments, program, run, write_idx_folder
@@ -139,10 +142,29 @@ def test_the_program_says_what_is_wrong_in_one_line(small, tmp_path):
         process = program(*arguments)
         output, errors = process.communicate(timeout=60)
         assert process.returncode == code
-        assert output == "" or "Data:" in output
+        said = ["Importing TensorFlow"] * (code == 1)
+        assert output.splitlines()[:2] == said or "Data:" in output
         assert errors.startswith("error: ") and errors.count("\n") == 1
         assert message in errors
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate", "generate"])
+@pytest.mark.parametrize(
+    "names",
+    [["checkpoint", "samples.png"], ["model.pt"], ["figures/mine.png"], ["config.yml"]],
+    ids=str,
+)
+def test_a_folder_of_something_else_is_left_alone(small, mode, names):
+    folder = Path(small["run_dir"])
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("mine")
+    with pytest.raises(UserError, match="holds files of something else .*another"):
+        run(small if mode == "train" else {"run_dir": str(folder)}, mode=mode)
+    found = {path for path in folder.rglob("*") if path.is_file()}
+    assert found == {folder / name for name in names}
+    assert {path.read_text() for path in found} == {"mine"}
 
 
 # --- From Python ----------------------------------------------------------------------
@@ -171,17 +193,94 @@ IMPORT = """if True:
     for name in before:
         assert before[name] == after[name], name
     print("imported", loop.__name__)
+    from core import settings
+    typed = dict(data_dir=sys.argv[2], run_dir=sys.argv[3], hidden_sizes=(8,), epochs=1)
+    typed |= dict(batch_size=60, validation_size=30, figures=False)
+    typed |= dict(importance_samples=100)
+    loop.run(settings.of_values(typed), set(typed))
+    after = process()
+    for name in before:
+        assert before[name] == after[name], name
+    names = [getattr(module, "__file__", "") or "" for module in sys.modules.values()]
+    made = [name for name in names if "__autograph_generated" in name]
+    assert made and not any(map(os.path.exists, made)), made
+    print("ran")
 """
 
 
-def test_an_import_changes_nothing_of_its_process():
-    """A notebook keeps its environment, signals, flags and streams."""
+@pytest.mark.slow
+def test_an_import_and_a_run_change_nothing_of_their_process(small):
+    """A notebook keeps its environment, signals, flags and streams; and what a killed
+    process would leave of its traces in the temporary folder is not there."""
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     by = ("env", "-u", "TF_CPP_MIN_LOG_LEVEL")
-    process = program("--nosuchflag", script=("-c", IMPORT), by=by, env=environment)
+    arguments = "--nosuchflag", small["data_dir"], small["run_dir"]
+    process = program(*arguments, script=("-c", IMPORT), by=by, env=environment)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert output == "imported loop\n"
+    assert output.startswith("imported loop\n") and output.endswith("ran\n")
+
+
+def of_this_process():
+    """What is everybody's in it."""
+    return {
+        "environment": dict(os.environ),
+        "handlers": {n: signal.getsignal(n) for n in signal.valid_signals()},
+        "streams": (sys.stdout, sys.stderr),
+        "descriptors": [os.fstat(n)[:3] for n in (0, 1, 2)],
+        "folder": os.getcwd(),
+        "eager": tf.config.functions_run_eagerly(),
+    }
+
+
+@pytest.fixture
+def as_main(monkeypatch):
+    """as_main(arguments) runs the program in this process -> its exit code."""
+    for name, value in (("TF_CPP_MIN_LOG_LEVEL", "3"), ("MPLBACKEND", "agg")):
+        monkeypatch.setenv(name, value)
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a notebook
+
+    def as_main(*arguments):
+        monkeypatch.setattr(sys, "argv", ["loop.py", *arguments])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / "loop.py"), run_name="__main__")
+        return end.value.code
+
+    with flagsaver.flagsaver():
+        yield as_main
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_a_second_run_in_one_process_is_as_the_first(small, as_main):
+    """It inherits no flag, and signals are handled as before."""
+    before, second = of_this_process(), small | {"run_dir": small["run_dir"] + "2"}
+    first = small | {"latent_dim": 3, "seed": 7, "epochs": 1, "eager": True}
+    assert as_main(*as_arguments(first)) == 0
+    assert of_this_process() == before
+    assert as_main(*as_arguments(second)) == 0
+    assert of_this_process() == before
+    kept = config.read(Path(second["run_dir"]))["flags"]
+    assert (kept["latent_dim"], kept["seed"], kept["epochs"]) == (2, 0, 2)
+    assert not kept["eager"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--nosuchflag"], 2),
+        (["--epochs=0"], 2),
+        (["--help"], 0),
+        (["--mode=evaluate", "--run_dir=nowhere"], 1),
+    ],
+    ids=["typo", "bound", "help", "no run"],
+)
+def test_a_run_that_is_refused_leaves_its_process_as_it_was(as_main, arguments, code):
+    """Ctrl-C would else end a notebook's kernel from then on."""
+    before = of_this_process()
+    assert as_main(*arguments) == code
+    assert of_this_process() == before
 
 
 def refusal_of(arguments, capsys):

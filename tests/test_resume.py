@@ -1,6 +1,7 @@
 """A run that is stopped, killed or begun from another's weights, and then goes on."""
 
 import contextlib
+import os
 import shutil
 import signal
 import sys
@@ -25,6 +26,60 @@ from tests.runs import (
     timeless,
     weights_and_moments,
 )
+
+# --- What is on disk before what ------------------------------------------------------
+
+
+@pytest.fixture
+def writes(monkeypatch):
+    """["sync NAME", "place NAME", "remove NAME" ...] in the order of what is done."""
+    done, fsync, replace, unlink = [], os.fsync, os.replace, Path.unlink
+
+    def synced(descriptor):
+        done.append(f"sync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+        fsync(descriptor)
+
+    def placed(source, target):
+        done.append(f"place {Path(target).name}")
+        replace(source, target)
+
+    def removed(path):
+        done.append(f"remove {path.name}")
+        unlink(path)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", placed)
+    monkeypatch.setattr(Path, "unlink", removed)
+    return done
+
+
+def written_whole(name):
+    return [f"sync {name}.partial", f"place {name}", "sync run"]
+
+
+def checkpoint_of(step):
+    """Its parts, then the seal of what is on disk, then the list that names it."""
+    parts = [f"ckpt-{step}.data-00000-of-00001", f"ckpt-{step}.index"]
+    seal = written_whole(f"ckpt-{step}.json")
+    return [*(f"sync {part}" for part in parts), *seal, *written_whole("checkpoint")]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="a matter of Linux")
+@pytest.mark.usefixtures("unreported")
+def test_each_write_is_on_disk_before_what_relies_on_it(small, writes):
+    """A machine may lose its power anywhere: the run's identity comes first, a record
+    before the checkpoint that seals its digest, and what is old goes last."""
+    run(small, epochs=1, keep_checkpoints=1)
+    endings = ("data-00000-of-00001", "index", "json")
+    assert writes == [
+        *written_whole("config.json"),
+        *written_whole("metrics.jsonl"),  # of no record
+        *checkpoint_of(0),
+        "sync metrics.jsonl",
+        *checkpoint_of(15),
+        *(f"remove ckpt-0.{ending}" for ending in endings),
+    ]
+
 
 # --- At the end of an epoch, and inside -----------------------------------------------
 
@@ -116,6 +171,34 @@ def test_lost_checkpoints_are_not_trained_over(trained):
     assert len(timeless(trained["run_dir"])) == 2
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"beta": 4.0},
+        {"learning_rate": 0.01},
+        {"objective": "iwae", "num_samples": 5},
+        {"learning_rate_schedule": "cosine"},
+        {"warmup_epochs": 3, "epochs": 1},
+    ],
+    ids=str,
+)
+def test_a_finished_run_is_never_recorded_as_trained_otherwise(
+    trained, capsys, changes
+):
+    """No step would be taken. Its own command still ends well."""
+    folder = Path(trained["run_dir"])
+    before = {path: path.read_bytes() for path in folder.glob("*.json*")}
+    message = r"none is left in which --\w+ was .*: give more --epochs, or "
+    with pytest.raises(UserError, match=message + "another --run_dir") as error:
+        run(trained, **changes)
+    assert len(str(error.value).replace(str(folder), "")) < 200
+    assert {path: path.read_bytes() for path in folder.glob("*.json*")} == before
+    assert "From here on" not in capsys.readouterr().out
+    if len(changes) == 1:
+        run(trained)
+        assert (folder / "config.json").read_bytes() == before[folder / "config.json"]
+
+
 def test_a_finished_run_only_evaluates_again(trained, capsys):
     before = weights_and_moments(trained["run_dir"])
     run(trained)
@@ -135,6 +218,7 @@ def test_seeds_make_different_runs_and_one_seed_the_same(small, straight, tmp_pa
     assert timeless(other) != timeless(straight)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_in_the_same_bits(small, tmp_path):
     """SIGKILL and SIGINT to the real program, against an unkilled one.
 
@@ -220,7 +304,12 @@ def test_a_run_starts_from_no_other_model_and_no_empty_folder(trained, tmp_path)
             {"activation": "tanh"},
             "--activation .the run: relu, now",
         ),
-        ("nowhere", {}, "--start_from=nowhere: expected the folder of a trained run"),
+        (
+            "nowhere",
+            {},
+            f"--start_from={Path('nowhere').absolute()}: expected the folder of a "
+            "trained run",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             run(settings | {"start_from": start} | changes)
@@ -231,16 +320,30 @@ def test_a_run_starts_from_no_other_model_and_no_empty_folder(trained, tmp_path)
 def test_what_is_no_longer_promised_or_there_is_said(trained, capsys):
     folder = Path(trained["run_dir"])
     recorded = config.read(folder)
-    recorded["versions"]["tensorflow"] = "2.0.0"
+    recorded["versions"] |= {"tensorflow": "2.0.0", "program": "0123456789ab"}
     config.write(folder, recorded)
     history = folder / "metrics.jsonl"
     history.write_text(history.read_text()[:-9])
     run(trained, epochs=3, learning_rate=0.002)
     output = capsys.readouterr().out
     assert "begun with TensorFlow 2.0.0: under" in output
+    assert "begun with the program 0123456789ab: under" in output
     assert "From here on, --learning_rate was 0.001 and is 0.002." in output
     assert "metrics.jsonl holds 1 of the 2 epochs' records" in output
     assert [record["epoch"] for record in timeless(folder)] == [1, 3]
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate", "generate"])
+def test_a_run_that_names_no_program_is_of_another(trained, capsys, mode):
+    """One that was begun before programs were named."""
+    folder = Path(trained["run_dir"])
+    recorded = config.read(folder)
+    del recorded["versions"]["program"], recorded["versions"]["commit"]
+    del recorded["dataset"]["classes"]
+    config.write(folder, recorded)
+    flags = trained if mode == "train" else {"run_dir": trained["run_dir"]}
+    run(flags, mode=mode)
+    assert "equal bits are promised for equal versions" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("unreported")

@@ -1,5 +1,7 @@
 import dataclasses
+import os
 
+import numpy as np
 import pytest
 
 from core import rng, settings
@@ -99,24 +101,40 @@ def test_a_whole_number_has_bounds(name):
     record, least, most = WHOLE[name]
     for value in (least, most):
         assert getattr(record(**{name: value}), name) == value
+    expected = f"expected a whole number from {least} to {most:,}$"
     for value in (least - 1, most + 1, float(most), 1.5, str(most), True, None, NAN):
-        with pytest.raises(UserError, match=f"^--{name}=.*: expected a whole number"):
+        with pytest.raises(UserError, match=f"^--{name}=.*: {expected}"):
             record(**{name: value})
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("value", [3 * 10**9, 2**63, 10**23], ids=["9", "63", "23"])
+def test_a_count_that_no_machine_holds_is_refused_by_its_name(name, value):
+    with pytest.raises(UserError, match=f"^--{name}={value}: expected a whole number"):
+        WHOLE[name][0](**{name: value})
+
+
+def test_every_count_has_an_upper_bound():
+    counts = {n for n, field in settings.FIELDS.items() if type(field.default) is int}
+    assert counts == {*WHOLE}
 
 
 def test_seeds_and_epochs_have_random_numbers():
     assert settings.MAX_SEED == rng.MAX_SEED and settings.MAX_EPOCHS == rng.MAX_INDEX
 
 
+HELD = (1, 1.2e-38, 1e-30, 1e30, 3.4e38)  # by float32
+NOT_HELD = (-1e-9, 1e-50, 1e-40, 3.5e38, 1e39, 1e300, INF)
+NOT_BELOW_ONE = (1, 1.0, 0.99999999, 1 - 1e-16, 2, -1e-9, INF)
 NUMBERS = {  # name -> (record, numbers that work, numbers that do not)
-    "beta": (Objective, (0, 0.0, 1e30), (-1e-9, INF)),
-    "free_bits": (Objective, (0, 0.0, 1e30), (-1e-9, INF)),
-    "epsilon": (Adam, (0, 0.0, 1e30), (-1e-9, INF)),
-    "clip_norm": (Adam, (0, 0.0, 1e30), (-1e-9, INF)),
-    "learning_rate": (Adam, (1, 1e-30, 1e30), (0, 0.0, -1e-9, INF)),
-    "beta1": (Adam, (0, 0.0, 0.999999), (1, 1.0, -1e-9, INF)),
-    "beta2": (Adam, (0, 0.0, 0.999999), (1, 1.0, -1e-9, INF)),
-    "ema_decay": (Adam, (0, 0.0, 0.999999), (1, 1.0, -1e-9, INF)),
+    "beta": (Objective, (0, 0.0, *HELD), NOT_HELD),
+    "free_bits": (Objective, (0, 0.0, *HELD), NOT_HELD),
+    "epsilon": (Adam, HELD, (0, 0.0, *NOT_HELD)),
+    "clip_norm": (Adam, (0, 0.0, *HELD), NOT_HELD),
+    "learning_rate": (Adam, HELD, (0, 0.0, *NOT_HELD)),
+    "beta1": (Adam, (0, 0.0, 0.9999999), NOT_BELOW_ONE),
+    "beta2": (Adam, (0, 0.0, 0.9999999), NOT_BELOW_ONE),
+    "ema_decay": (Adam, (0, 0.0, 0.9999999), NOT_BELOW_ONE),
 }
 
 
@@ -125,9 +143,16 @@ def test_a_number_has_bounds(name):
     record, works, fails = NUMBERS[name]
     for value in works:
         assert getattr(record(**{name: value}), name) == value
+        assert np.isfinite(np.float32(value)) and bool(np.float32(value)) == bool(value)
+    expected = r"expected (0 or )?a number from \S+ to \S+$"
     for value in (*fails, NAN, -INF, "0.5", None, True, (0.5,)):
-        with pytest.raises(UserError, match=f"^--{name}=.*: expected a .*number"):
+        with pytest.raises(UserError, match=f"^--{name}=.*: {expected}"):
             record(**{name: value})
+
+
+def test_every_number_has_bounds():
+    numbers = {n for n, f in settings.FIELDS.items() if type(f.default) is float}
+    assert numbers == {*NUMBERS}
 
 
 CHOICES = {
@@ -182,28 +207,90 @@ def test_a_switch_is_true_or_false(name):
             SWITCHES[name](**{name: value})
 
 
+FOLDERS = {"run_dir": Run, "start_from": Run, "data_dir": Data}
+NO_FOLDERS = ("--epochs=3", "-x", "-", "http://a.org/b", "s3://a", "file:///a", "a\0b")
+NO_FOLDERS += ("~nobody.at.all", "~nobody.at.all/a", None, 5)
+EXPECTED = "expected the name of a folder on this machine"
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_is_the_name_of_one(name):
+    """A flag that was swallowed, a URL and the home of nobody are none."""
+    for value in NO_FOLDERS:
+        with pytest.raises(UserError, match=f"^--{name}=.*: {EXPECTED}"):
+            FOLDERS[name](**{name: value})
+
+
 def test_a_folder_that_checkpoints_are_in_is_no_pattern():
     assert Run(run_dir="ä b/.c", start_from="").start_from == ""
     for name in ("run_dir", "start_from"):
-        for value in ("a*", "a?", "a[1]", "a\\b", "a\0b", None, 5):
-            with pytest.raises(UserError, match=f"^--{name}=.*: expected a folder's"):
+        for value in ("a*", "a?", "a[1]", "a\\b"):
+            with pytest.raises(UserError, match=f"^--{name}=.*: {EXPECTED}.*any of"):
                 Run(**{name: value})
-    with pytest.raises(UserError, match="^--run_dir="):
+    with pytest.raises(UserError, match=f"^--run_dir=: {EXPECTED}"):
         Run(run_dir="")
 
 
 def test_a_folder_of_images_may_have_any_name():
     """TensorFlow, which takes names for patterns, does not read them."""
     assert Data(data_dir="").data_dir == ""
-    assert Data(data_dir="digits [1]").data_dir == "digits [1]"
-    for value in (None, 5):
-        with pytest.raises(UserError, match="^--data_dir="):
-            Data(data_dir=value)
+    assert Data(data_dir="digits [1]").data_dir == os.path.abspath("digits [1]")
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_spellings_of_a_folder_are_one(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    def kept(value):
+        return getattr(FOLDERS[name](**{name: value}), name)
+
+    assert kept("a") == kept("a/") == kept("./a") == kept("b//../a/.")
+    assert kept("~/a/") == kept(f"{tmp_path}//a") == str(tmp_path / "a")
+    assert kept("~") == str(tmp_path)
+    assert kept("a") == ("a" if name == "run_dir" else str(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("name", ["./~", "./~a", "./-a", "~/a", "a/", "b c"])
+def test_what_is_kept_of_a_folder_is_read_again(name, monkeypatch, tmp_path):
+    """From config.json, say, where a folder's name must not mean another one."""
+    (tmp_path / "a[1]").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for folder in (tmp_path, tmp_path / "a[1]"):
+        monkeypatch.chdir(folder)
+        asked = settings.of_values(dict(run_dir=name, start_from=name, data_dir=name))
+        values = settings.values_of(asked)
+        assert settings.of_values(values) == settings.from_record(values, "a") == asked
+        where = os.path.abspath(os.path.expanduser(name))
+        assert {os.path.abspath(values[n]) for n in FOLDERS} == {where}
 
 
 def test_every_setting_is_tried_above():
     tried = {*WHOLE, *NUMBERS, *CHOICES, *SIZES, *SWITCHES}
-    assert tried | {"run_dir", "start_from", "data_dir"} == {*settings.FIELDS}
+    assert tried | {*FOLDERS} == {*settings.FIELDS}
+    assert {*FOLDERS} == {*settings.FOLDERS}
+
+
+# --- What a mode uses -----------------------------------------------------------------
+
+
+def test_a_mode_uses_what_its_work_depends_on():
+    shared = {"mode", "run_dir", "seed", "jit", "eager", *settings.OF_MODEL}
+    of_data, of_evaluation, of_show = (
+        {field.name for field in dataclasses.fields(record)}
+        for record in (Data, Evaluation, Show)
+    )
+    evaluate = shared | of_data | of_evaluation | {"figures"}
+    assert settings.used_by("evaluate") == evaluate
+    assert settings.used_by("generate") == shared | of_show
+    assert settings.used_by("train") == {*settings.FIELDS} - of_show
+
+
+def test_every_mode_and_every_setting_is_in_the_table():
+    assert {*settings.MODES} == {*settings.FIELDS["mode"].metadata["choices"]}
+    named = {name for names in settings.MODES.values() for name in names}
+    assert named <= {*settings.FIELDS, *settings.GROUPS}
+    assert set().union(*map(settings.used_by, settings.MODES)) == {*settings.FIELDS}
 
 
 def test_latents_are_of_one_layer_or_two():
@@ -213,4 +300,4 @@ def test_latents_are_of_one_layer_or_two():
 
 def test_values_are_shown_as_on_the_command_line():
     assert settings.as_text((512, 256)) == "512,256"
-    assert settings.as_text(1e-3) == "0.001" and settings.as_text("") == "none"
+    assert settings.as_text(1e-3) == "0.001" and settings.as_text("") == ""

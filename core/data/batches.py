@@ -122,13 +122,15 @@ def epoch(data, model, batch_size: int, seed: int, number: int) -> Epoch:
     return Epoch(pixels, labels, order)
 
 
-def block(epoch: Epoch, first: int, noise, count: int) -> Block:
-    """`count` steps of an epoch from step `first` of it on, each with its noise.
+def block(epoch: Epoch, first: int, noise, count=None) -> Block:
+    """`count` steps of an epoch from step `first` of it on, each with its noise; by
+    default as many as there is noise for, or as are left.
 
     The tensors' shapes do not depend on `count`, so that one compilation serves all:
     rows beyond the epoch's end, which no step sees, are its last batch again.
     """
     last = epoch.order.shape[0] - 1
+    count = min(len(noise), last + 1 - first) if count is None else count
     rows = tf.gather(epoch.order, tf.minimum(first + tf.range(noise.shape[0]), last))
     labels = None if epoch.labels is None else tf.gather(epoch.labels, rows)
     return Block(tf.gather(epoch.pixels, rows), labels, noise, tf.constant(count))

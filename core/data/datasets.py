@@ -3,14 +3,18 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from core import rng
 from core.data import batches, digits, download, idx, synthetic
 from core.errors import UserError
 
-# Of the streams EVALUATE and LIKELIHOOD.
-INDEX = {"validation": 0, "test": 1, "train": 2}
+DIGESTS = {  # `digits.checksum` of what is known by name
+    "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16": "mnist",
+    "3c4b6877347599662d882da5a09fb8ccfa469478f8c285e3812e53033ec35181": "synthetic",
+}
+INDEX = {"validation": 0, "test": 1, "train": 2}  # of streams EVALUATE, LIKELIHOOD
 
 
 class Split(NamedTuple):
@@ -38,7 +42,10 @@ def load(settings, say) -> Data:
       UserError: they cannot be had, or are too few.
     """
     name, train_set, test_set = find(settings.dataset, settings.data_dir, say)
-    return split(name, train_set, test_set, settings)
+    data = split(name, train_set, test_set, settings)
+    for remark in digits.remarks(train_set, test_set, settings.validation_size):
+        say(remark)
+    return data
 
 
 def find(dataset: str, data_dir: str, say):
@@ -51,7 +58,8 @@ def find(dataset: str, data_dir: str, say):
       UserError: it cannot be had; the message says what can be done.
     """
     if data_dir:
-        return Path(data_dir).resolve().name, *idx.load(data_dir)
+        sets = idx.load(data_dir)
+        return name_of(Path(data_dir), digits.checksum(*sets), dataset), *sets
     if dataset != "synthetic":
         name = "mnist" if dataset == "auto" else dataset
         try:
@@ -64,6 +72,24 @@ def find(dataset: str, data_dir: str, say):
                 ) from error
             say(f"No MNIST: {error}. Using the built-in synthetic digits instead.")
     return "synthetic", *synthetic.draw()
+
+
+def name_of(folder: Path, digest: str, dataset: str) -> str:
+    """What the data in a folder are called: a published name if the digest agrees.
+
+    Raises:
+      UserError: `dataset` is "mnist", and the digest is not MNIST's.
+    """
+    if digest in DIGESTS:
+        return DIGESTS[digest]
+    if dataset == "mnist":
+        raise UserError(
+            f"--dataset=mnist: expected MNIST in --data_dir={folder}, got data of "
+            "another digest: leave out --dataset, or name MNIST's folder"
+        )
+    name = folder.resolve().name
+    claims = any(word in name.lower() for word in ("mnist", "synthetic"))
+    return f"{name} (a folder)" if claims else name
 
 
 def split(name: str, train_set, test_set, settings) -> Data:
@@ -89,6 +115,7 @@ def split(name: str, train_set, test_set, settings) -> Data:
     record = {
         "name": name,
         "sha256": digits.checksum(train_set, test_set),
+        "classes": np.unique(train.labels).tolist(),  # that are trained on
         "train_images": len(train.pixels),
         "validation_images": len(validation.pixels),
         "test_images": len(test.pixels),

@@ -18,8 +18,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-import tqdm
-
+from core import progress
 from core.data.idx import SPLITS
 from core.errors import UserError
 
@@ -147,13 +146,7 @@ def _download(url: str) -> bytes:
     body, start = bytearray(), time.monotonic()
     with (
         contextlib.closing(response),
-        tqdm.tqdm(
-            total=promised or None,
-            unit="B",
-            unit_scale=True,
-            desc=url.split("/")[-1],
-            disable=None,  # on where it is seen
-        ) as bar,
+        progress.bar(promised or None, "B", url.split("/")[-1], unit_scale=True) as bar,
     ):
         while chunk := response.read1(2**16):
             body += chunk

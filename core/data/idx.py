@@ -6,6 +6,7 @@ followed by the bytes.
 
 import gzip
 import math
+import os
 import zlib
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from core.data.digits import SIDE, Digits
 from core.errors import UserError
 
 SPLITS = ("train", "t10k")
-IMAGES_MAGIC, LABELS_MAGIC = 0x803, 0x801  # uint8 with three axes, with one
+MAGIC = 0x800  # of uint8, and the number of axes
 
 
 def load(folder) -> tuple[Digits, Digits]:
@@ -30,13 +31,11 @@ def load(folder) -> tuple[Digits, Digits]:
 
 
 def _load_split(folder: Path, name: str) -> Digits:
-    images_path = _find(folder, f"{name}-images", "idx3-ubyte")
-    labels_path = _find(folder, f"{name}-labels", "idx1-ubyte")
-    images = _read_idx(images_path, IMAGES_MAGIC)
-    labels = _read_idx(labels_path, LABELS_MAGIC)
+    images = _read(folder, f"{name}-images", 3)
+    labels = _read(folder, f"{name}-labels", 1)
     if images.shape[1:] != (SIDE, SIDE):
         raise UserError(
-            f"{images_path}: expected images of 28x28 pixels, "
+            f"{folder}: expected {name} images of 28x28 pixels, "
             f"got {images.shape[1]}x{images.shape[2]}"
         )
     if not len(images) or len(images) != len(labels):
@@ -47,33 +46,44 @@ def _load_split(folder: Path, name: str) -> Digits:
     return Digits(images, labels)
 
 
-def _find(folder: Path, stem: str, ending: str) -> Path:
-    names = [f"{stem}{dot}{ending}{gz}" for dot in "-." for gz in ("", ".gz")]
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise UserError(
-        f"{folder}: expected a file {names[0]} (or .gz), got "
-        f"{'none' if folder.is_dir() else 'no such folder'}; "
-        "--data_dir names a folder with the four IDX files"
-    )
+def _read(folder: Path, stem: str, axes: int) -> np.ndarray:
+    """The array of a file, however it is named; several of a kind must be equal."""
+    names = [f"{stem}{dot}idx{axes}-ubyte{gz}" for dot in "-." for gz in ("", ".gz")]
+    try:
+        listed = set(os.listdir(folder))
+    except OSError as error:
+        raise UserError(
+            f"{folder}: expected a folder with four IDX files in --data_dir, but it "
+            f"cannot be read ({error.strerror})"
+        ) from error
+    there = [
+        name for name in names if name in listed and not os.path.isdir(folder / name)
+    ]
+    if not there:
+        raise UserError(
+            f"{folder}: expected a file {names[0]} (or .gz), got none; --data_dir "
+            "names a folder with the four IDX files"
+        )
+    first, *others = (_read_idx(folder / name, axes) for name in there)
+    if not all(np.array_equal(first, other) for other in others):
+        raise UserError(
+            f"{folder}: expected one data set, but {' and '.join(there)} differ: "
+            "remove what is not meant"
+        )
+    return first
 
 
-def _read_idx(path: Path, magic: int) -> np.ndarray:
+def _read_idx(path: Path, axes: int) -> np.ndarray:
     """A uint8 array; no more is read than the header promises, whatever a .gz holds."""
     opener = gzip.open if path.suffix == ".gz" else open
-    axes = magic & 0xFF
     try:
         with opener(path, "rb") as file:
             header = np.frombuffer(file.read(4 + 4 * axes), np.uint8)
             if len(header) < 4 + 4 * axes:
                 raise UserError(f"{path}: truncated inside its header")
-            found, *shape = (int(n) for n in header.view(">u4"))
-            if found != magic:
-                raise UserError(
-                    f"{path}: expected an IDX file that starts with {magic:08x}, "
-                    f"got {found:08x}"
-                )
+            magic, *shape = (int(n) for n in header.view(">u4"))
+            if magic != MAGIC + axes:
+                raise UserError(f"{path}: {_other_magic(magic, axes)}")
             size = math.prod(shape)
             if size > 100 * (path.stat().st_size + 2**20):
                 raise UserError(
@@ -89,3 +99,15 @@ def _read_idx(path: Path, magic: int) -> np.ndarray:
             f"{'more' if len(body) > size else len(body)}; it is damaged"
         )
     return np.frombuffer(body, np.uint8).reshape(shape)
+
+
+def _other_magic(found: int, axes: int) -> str:
+    """What a file is that does not begin as an IDX file of so many axes does."""
+    expected = f"expected an IDX file that starts with {MAGIC + axes:08x}"
+    if found >> 16 == 0x1F8B:
+        return f"{expected}, got one that gzip compressed: add .gz to its name"
+    if found >> 8 == MAGIC >> 8:
+        what = f"one of {found - MAGIC} axes ({found:08x})"
+        color = "; make color images grey" if (axes, found) == (3, MAGIC + 4) else ""
+        return f"{expected} (bytes, {axes} axes), got {what}{color}"
+    return f"{expected}, got {found:08x}"

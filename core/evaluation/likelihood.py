@@ -15,6 +15,7 @@ from core import numerics, rng
 from core.data import batches
 from core.data.datasets import Split
 from core.model import terms
+from core.run import process
 
 IMAGES, SAMPLES = 20, 100  # in a group; the images of one share their noise
 
@@ -47,6 +48,7 @@ def log_marginal(model, weights, split, key, settings, jit: bool):
         for noise, missing in tile_noise(model, key, first // IMAGES, num_samples):
             noise = tf.reshape(noise, [-1, at_once, *noise.shape[2:]])
             log_sum = compiled(model, weights, tile, log_sum, noise, missing)
+            process.remove_generated()
         found = log_sum.numpy()[: images - first]
         return found.astype(np.float64) - math.log(num_samples)
 

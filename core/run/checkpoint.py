@@ -5,6 +5,7 @@ SHA-256: what lacks it or differs from it was cut short or damaged, and is passe
 """
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -51,7 +52,10 @@ def _write(saver, folder: Path, step: int, seconds: float) -> None:
         saver.write(f"{folder}/ckpt-{step}")
     except tf.errors.OpError as error:
         reason = error.message.split("} ")[-1].split("\n")[0]
-        raise OSError(f"ckpt-{step} cannot be written ({reason})") from error
+        numbers = (n for n in errno.errorcode if reason.endswith(os.strerror(n)))
+        raise OSError(
+            next(numbers, errno.EIO), f"ckpt-{step} cannot be written ({reason})"
+        ) from error
     parts = [path for path in _parts(folder)[step] if path.suffix != ".json"]
     for path in parts:
         with open(path, "rb") as file:
@@ -166,7 +170,7 @@ def _damage(folder: Path, step: int) -> str | None:
     """What is wrong with a checkpoint; None if it is whole."""
     seal = folder / f"ckpt-{step}.json"
     if not seal.exists():
-        return "it was not saved to its end"
+        return f"{seal.name} is missing: it was cut short, or copied without"
     try:
         digests = files.read_json(seal)["files"]
         for name, digest in digests.items():

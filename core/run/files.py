@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and a folder that one process has."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -8,22 +9,29 @@ import os
 from pathlib import Path
 
 from core.errors import UserError
+from core.progress import say
 
 LOCK = ".lock"
 LONGEST_JSON = 2**20  # bytes
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # as on some network disks
+NO_WRITING = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def lock(folder: Path):
-    """Keep other processes out of a run folder until the returned file is closed.
+def lock(folder: Path, writes: bool = True):
+    """Keep other processes out of a run folder until what is returned is closed.
 
-    The system frees the lock of a process that dies, however it dies.
+    The system frees the lock of a process that dies, however it dies. Where there are
+    no locks, or nothing may be written and nothing has to be (not `writes`), it says so
+    and goes on without.
 
     Raises:
       UserError: another process has it; the message names it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = open(folder / LOCK, "a+", encoding="utf-8")
+    file = None
     try:
+        if writes:
+            folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / LOCK, "a+", encoding="utf-8")
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
@@ -33,9 +41,16 @@ def lock(folder: Path):
             f"{folder} is in use by process {owner}: wait for it, or choose another "
             "--run_dir"
         ) from None
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
+    except OSError as error:
+        if error.errno not in NO_LOCKS and (writes or error.errno not in NO_WRITING):
+            if file:
+                file.close()
+            raise
+        say(f"{folder} cannot be locked ({error.strerror}): let no other run use it.")
+        return file or contextlib.nullcontext()
+    with contextlib.suppress(OSError):  # a full disk: it is for the message alone
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), f"{os.getpid()}\n".encode())
     return file
 
 
@@ -61,8 +76,13 @@ def whole(path: Path):
 def sync_folder(folder: Path) -> None:
     """Have the names in a folder on disk when this returns."""
     descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, *NO_LOCKS):  # as on some network disks
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -2,17 +2,13 @@
 
 import contextlib
 import dataclasses
-import platform
 from pathlib import Path
-
-import numpy as np
-import tensorflow as tf
 
 from core import settings as settings_of
 from core.data import download
 from core.errors import UserError
-from core.run import checkpoint, config, files, metrics, process, start
-from core.run.process import say
+from core.progress import say
+from core.run import checkpoint, config, files, metrics, process, program, start
 
 
 class NoFolder:
@@ -39,13 +35,14 @@ class RunFolder(contextlib.ExitStack):
         super().__init__()
         self.path, self._settings = Path(settings.run_dir), settings
         self.seconds = 0.0  # of training in the epoch that the checkpoint is in
-        self._saver = self._state = self._restored = self._scalars = None
+        self._saver = self._state = self._restored = self._events = None
         self.past, self.start = None, {}
         refuse(settings)  # before the lock makes a file in a folder that is no run's
         self._locked = self.path.exists()
         with contextlib.ExitStack() as held:
             if self._locked:
-                held.enter_context(files.lock(self.path))
+                writes = settings.mode == "train"
+                held.enter_context(files.lock(self.path, writes))
                 refuse(settings)  # another process may have changed it in between
             self.recorded = config.read(self.path)
             if self.recorded:
@@ -87,31 +84,41 @@ class RunFolder(contextlib.ExitStack):
         self._restored, notes = checkpoint.restore(self._saver, self.path)
         if self._restored is not None:
             self.seconds = checkpoint.read_seal(self.path, self._restored)["seconds"]
-        made_with = self.recorded["versions"]["tensorflow"]
-        if self._restored is not None and made_with != tf.__version__:
-            notes.append(
-                f"This run was begun with TensorFlow {made_with}: under "
-                f"{tf.__version__} it goes on, but not in the same bits."
-            )
+            notes = [*notes, *program.remarks(self.recorded["versions"])]
         for note in notes:
             say(note)
 
-    def begin(self, flags: dict, data_record: dict) -> None:
+    def begin(self, flags: dict, data_record: dict, changes: list[str]) -> None:
         """Make the folder ready for the steps that follow those of the state, with the
-        values of all settings."""
+        values of all settings, of which the `changes` are said.
+
+        Raises:
+          UserError: no step is left, so that nothing can be changed.
+        """
         path, steps = self.path, self.step
         self._lock_new()
+        if self.recorded and self.epoch >= flags["epochs"]:
+            if changes:
+                raise UserError(
+                    f"{path} is trained for {self.epoch} epochs, and none is left in "
+                    f"which {changes[0]}: give more --epochs, or another --run_dir"
+                )
+            self._keep_metrics(steps)
+            self.save(steps, self.seconds)  # a kill may have left it unlisted
+            return
+        for change in changes:
+            say(f"From here on, {change}.")
         checkpoint.clean(path)
         kept = None if self._restored is None else self.recorded
         record = {
             "flags": flags,
-            "versions": kept["versions"] if kept else current_versions(),
+            "versions": kept["versions"] if kept else program.versions(),
             "dataset": data_record,
             "start": kept["start"] if kept else self._start(flags["start_from"]),
         }
         self.recorded, self.start = record, record["start"]
-        self._keep_metrics(steps)
         config.write(path, record)
+        self._keep_metrics(steps)
         self.save(steps, self.seconds)
 
     def _lock_new(self) -> None:
@@ -160,8 +167,16 @@ class RunFolder(contextlib.ExitStack):
 
     def _add(self, path: Path, prefix: str, record: dict) -> None:
         metrics.append(path, record)
-        self._scalars = self._scalars or metrics.make_scalar_writer(self.path)
-        self._scalars(record["step"], prefix, record)
+        self._events = self._events or metrics.Events(self.path, self._restored or 0)
+        self._events.add(prefix, record)
+
+    def evaluated_before(self, fields: dict) -> dict | None:
+        """The record of an evaluation that agrees in all of these fields."""
+        with contextlib.suppress(UserError):  # one that is damaged is no reason to end
+            for record in metrics.read(self.path / "evaluations.jsonl"):
+                if fields.items() <= record.items():
+                    return record
+        return None
 
     def how_to_go_on(self, *changed: str) -> str:
         """What to do after a stop or a failure."""
@@ -197,6 +212,7 @@ class RunFolder(contextlib.ExitStack):
 def refuse(settings) -> None:
     """Raise UserError if what is in the run folder is not what was asked for."""
     folder, training = Path(settings.run_dir), settings.mode == "train"
+    refuse_foreign(folder)
     saved = checkpoint.steps_on_disk(folder)
     if not saved and metrics.read(folder / "metrics.jsonl"):
         raise UserError(
@@ -215,10 +231,15 @@ def refuse(settings) -> None:
         )
 
 
-def current_versions() -> dict:
-    """What a run's bits depend on."""
-    return {
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "numpy": np.__version__,
-    }
+def refuse_foreign(folder: Path) -> None:
+    """Raise UserError if a folder holds what no run left: a run begins in a folder that
+    is empty, not there, or its own."""
+    if config.read(folder) or not folder.is_dir():
+        return
+    listed = sorted(path.name for path in folder.iterdir())
+    there = [name for name in listed if not name.startswith((".", f"{config.NAME}."))]
+    if there:
+        raise UserError(
+            f"{folder} holds files of something else ({', '.join(there[:3])}): choose "
+            "another --run_dir, which is empty or not there"
+        )

@@ -2,15 +2,18 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import tensorflow as tf
-from tensorflow.core.framework.summary_pb2 import SummaryMetadata
+from tensorflow.core.framework import summary_pb2
+from tensorflow.core.util import event_pb2
 
 from core.errors import UserError
 from core.run import files
 
 LONGEST_LINE = 2**16  # bytes
+EVENTS = "events.out.tfevents."
 
 
 def append(path: Path, record: dict) -> None:
@@ -64,22 +67,31 @@ def keep_until(path: Path, step: int) -> int:
     return len(records)
 
 
-def make_scalar_writer(folder: Path):
-    """write(step, prefix, record): a record's numbers as TensorBoard scalars.
+class Events:
+    """TensorBoard's copy of the records, in an event file of this process."""
 
-    `tf.summary.scalar` needs the tensorboard package; events of the same form do not.
-    """
-    writer = tf.summary.create_file_writer(str(folder))
-    metadata = SummaryMetadata(
-        plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"), data_class=1
-    )
+    def __init__(self, folder: Path, step: int):
+        """`step` is that of the checkpoint: TensorBoard forgets what an earlier process
+        wrote beyond it."""
+        names = (path.name.split(".")[3] for path in folder.glob(f"{EVENTS}*"))
+        there = (int(name) + 1 for name in names if name.isdecimal())
+        number = max(int(time.time()), *there, 0)  # its order
+        self._writer = tf.io.TFRecordWriter(f"{folder}/{EVENTS}{number}.{os.getpid()}")
+        self._write(file_version="brain.Event:2")
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(step=step + 1, session_log=start)
 
-    def write(step: int, prefix: str, record: dict) -> None:
-        with writer.as_default():
-            for name, value in record.items():
-                if isinstance(value, (int, float)) and name not in ("epoch", "step"):
-                    value = tf.constant(value, tf.float32)
-                    tf.summary.write(f"{prefix}/{name}", value, step, metadata)
-        writer.flush()
+    def _write(self, **fields) -> None:
+        event = event_pb2.Event(wall_time=time.time(), **fields)
+        self._writer.write(event.SerializeToString())
 
-    return write
+    def add(self, prefix: str, record: dict) -> None:
+        """Add a record's numbers as scalars."""
+        values = [
+            summary_pb2.Summary.Value(tag=f"{prefix}/{name}", simple_value=value)
+            for name, value in record.items()
+            if isinstance(value, (int, float)) and name not in ("epoch", "step")
+        ]
+        summary = summary_pb2.Summary(value=values)
+        self._write(step=record["step"], summary=summary)
+        self._writer.flush()

@@ -1,8 +1,6 @@
 """The progress of training, on a terminal alone."""
 
-import tqdm
-
-from core.run.process import say
+from core import progress
 
 SHOWN = ("loss", "distortion", "rate")
 
@@ -11,9 +9,7 @@ class Screen:
     """A bar over all steps; lines are printed above it."""
 
     def __init__(self, done: int, total: int):
-        self._bar = tqdm.tqdm(
-            total=total, initial=done, unit="step", desc="compiling", disable=None
-        )
+        self._bar = progress.bar(total, "step", "compiling", initial=done)
 
     def __enter__(self):
         return self
@@ -33,4 +29,4 @@ class Screen:
     def say(self, text: str) -> None:
         """Print a line above the bar."""
         with self._bar.external_write_mode():
-            say(text)
+            progress.say(text)

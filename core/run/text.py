@@ -12,28 +12,35 @@ from core.errors import UserError
 INDENT = "\n" + 14 * " "  # where a summary's second column begins
 
 
-# Errors of a disk that cannot be written.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
-NO_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.EPERM)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.ENOENT)
+LARGE = {  # what takes memory, by mode
+    "train": "smaller sizes, or a smaller --batch_size or --num_samples",
+    "evaluate": "fewer --evaluation_images, or a run of smaller sizes",
+    "generate": "a smaller --num_images",
+}
 
 
-def explain(error: Exception) -> str:
+def explain(error: Exception, mode: str) -> str:
     """An error in one line, and what can be done about it."""
     message = " ".join(str(error).split())
     if isinstance(error, UserError):
         return message
     if not isinstance(error, OSError):
+        return f"out of memory: choose {LARGE[mode]}"
+    if error.errno in FULL:
         return (
-            "out of memory: choose smaller sizes, or a smaller --batch_size or "
-            "--num_samples"
+            f"{message}; what was saved before is intact: make room, and run the same "
+            "command again" + " (with --resume=auto)" * (mode == "train")
+        )
+    if error.errno in FORBIDDEN:
+        return (
+            f"{message}; what was saved before is intact: expected a place that may be "
+            "read and written; change its permissions, or choose another --run_dir"
         )
     if error.errno in NO_FOLDER:
         return f"{message}; expected a place for a folder: choose another --run_dir"
-    if error.errno in (None, *NO_ROOM):  # TensorFlow's errors carry no number
-        message += (
-            "; what was saved before is intact: make room, or choose a --run_dir that "
-            "can be written, and run the same command again (with --resume=auto)"
-        )
     return message
 
 
@@ -107,7 +114,8 @@ def epoch_line(record: dict, epochs: int) -> str:
             else:
                 line += f"  {kind}"
             line += f" {distortion + rate:.2f} = {distortion:.2f} + {rate:.2f}"
-    return f"{line}  {record['seconds']:.2f} s"
+    pause = ", with a pause in it" if "paused" in record else ""
+    return f"{line}  {record['seconds']:.2f} s{pause}"
 
 
 def summary(record: dict, of_images: int, latent_dims, seconds: float) -> str:
@@ -134,7 +142,11 @@ def summary(record: dict, of_images: int, latent_dims, seconds: float) -> str:
         "  rate": f"{record['rate']:.2f}",
         **_likelihood(record),
         **_kl_by_unit(record, len(latent_dims)),
-        "Active units": " and ".join(f"{active} of {all}" for active, all in units),
+        "Active units": (
+            " and ".join(f"{active} of {all}" for active, all in units)
+            if record["images"] > 1
+            else "undefined for a single image"
+        ),
         "Labels from z": f"{record['knn_accuracy']:.1%} by nearest neighbors, "
         f"{record['linear_accuracy']:.1%} linearly"
         + (" (z was inferred with the label)" if given else ""),
@@ -180,4 +192,6 @@ def _trained(record: dict, seconds: float) -> str:
             f", from the weights of {record['start_from']} after "
             f"{record['start_step']:,} steps"
         )
-    return f"{epochs}, {record['step']:,} steps, {seconds:.1f} s{start}"
+    last, beta = record.get("kl_weight", record["beta"]), record["beta"]
+    weight = f", KL weight only {last:.3g} at the end" * (last < 0.999 * beta)
+    return f"{epochs}, {record['step']:,} steps, {seconds:.1f} s{weight}{start}"

@@ -1,20 +1,22 @@
 """What a trained model draws: the figures of a run, and digits to take away."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from core import rng
+from core import progress, rng
 from core.data import batches
 from core.data.digits import CLASSES, SIDE
+from core.errors import UserError
+from core.progress import say
 from core.run import files
-from core.run.process import say
 from core.show import figures
 
 PICTURED = 400  # at most so many of the generated digits
-AT_ONCE = 1000  # draws from the prior: bounds the memory
+AT_ONCE = 1000  # of them in memory
 
 
 def pixel_means(logits) -> np.ndarray:
@@ -38,12 +40,7 @@ def prior_samples(model, weights, key, labels, rows) -> np.ndarray:
     conditional. `rows` [N] number the draws: those of equal numbers share z."""
     table = rng.normal_rows(key, min(rows), (np.ptp(rows) + 1, model.noise_size))
     noise = tf.gather(table, rows - min(rows))
-    parts = []
-    for i in range(0, len(labels), AT_ONCE):
-        y = one_hot(model, labels[i : i + AT_ONCE])
-        logits = model.sample(weights, noise[i : i + AT_ONCE], y)
-        parts.append(pixel_means(logits))
-    return np.concatenate(parts)
+    return pixel_means(model.sample(weights, noise, one_hot(model, labels)))
 
 
 def draw_samples(model, weights, seed: int, folder: Path) -> None:
@@ -60,21 +57,17 @@ def draw_samples(model, weights, seed: int, folder: Path) -> None:
     )
 
 
-def draw_manifold(model, weights, folder: Path) -> None:
-    """What a grid over two latent dimensions decodes to, for each class of a
-    conditional model. Nothing, if there are not two."""
-    if model.latent_dims != (2,):
-        return
+def draw_manifold(model, weights, path: Path, label: int) -> None:
+    """What a grid over two latent dimensions decodes to; `label` counts if the model is
+    conditional."""
     grid = figures.manifold_grid()
-    for label in range(CLASSES) if model.conditional else [0]:
-        name = f"manifold_{label}.png" if model.conditional else "manifold.png"
-        digits = decode(model, weights, grid, np.full(len(grid), label))
-        figures.manifold(folder / name, digits)
+    labels = np.full(len(grid), label)
+    figures.manifold(path, decode(model, weights, grid, labels))
 
 
-def draw_images(model, weights, evaluated, folder: Path) -> None:
-    """Latent space, reconstructions and interpolations of the images that were
-    evaluated, a `record.Evaluated`."""
+def drawings(model, weights, evaluated, folder: Path) -> dict:
+    """{name of a picture: function that draws it} for the images that were evaluated, a
+    `record.Evaluated`, and for the latent space of two dimensions, if it has two."""
     split, kind, z_mean = evaluated.split, evaluated.record["split"], evaluated.z_mean
     labels = split.labels.numpy()
 
@@ -85,25 +78,52 @@ def draw_images(model, weights, evaluated, folder: Path) -> None:
     def decoded(z, labels):
         return decode(model, weights, z, labels)
 
-    figures.latent_space(folder / "latent_space.png", z_mean, labels, kind)
-    figures.reconstructions(folder, kind, images, labels, z_mean, decoded)
-    figures.interpolations(folder, kind, images, labels, z_mean, decoded)
+    of_images = folder, kind, images, labels, z_mean, decoded
+    tasks = {
+        "latent_space.png": partial(
+            figures.latent_space, folder / "latent_space.png", z_mean, labels, kind
+        ),
+        "reconstructions.png": partial(figures.reconstructions, *of_images),
+        "interpolations.png": partial(figures.interpolations, *of_images),
+    }
+    if model.latent_dims == (2,):
+        for label in range(CLASSES) if model.conditional else [0]:
+            name = f"manifold_{label}.png" if model.conditional else "manifold.png"
+            path = folder / name
+            tasks[name] = partial(draw_manifold, model, weights, path, label)
+    return tasks
 
 
 def generate(model, weights, data, folder, run_settings, settings) -> None:
     """Digits from the prior, as `settings.Show` asks, as a picture and as an array."""
     del data  # a trained model needs none
     count, digit, seed = settings.num_images, settings.digit, run_settings.seed
-    labels = np.full(count, digit) if digit >= 0 else np.arange(count) % CLASSES
+    seen = folder.recorded["dataset"].get("classes", range(CLASSES))
+    if model.conditional and not {digit} <= {-1, *seen}:
+        raise UserError(
+            f"--digit={digit}: the run was trained on the classes "
+            f"{', '.join(map(str, seen))} alone: choose one of them"
+        )
+    if model.conditional and digit < 0 and len(seen) < CLASSES:
+        say(f"Classes that it was trained on: {', '.join(map(str, seen))}")
     key = rng.key(seed, rng.Stream.SAMPLE, 1)
-    digits = prior_samples(model, weights, key, labels, np.arange(count))
+    classes = [digit] if digit >= 0 else range(CLASSES)
     kind = f"_digit{digit}" if digit >= 0 else ""
     name = f"generated_{count}{kind}_seed{seed}_step{folder.step}"
     path = folder.path / "figures" / name
-    path.parent.mkdir(exist_ok=True)
-    with files.whole(path.with_suffix(".npy")) as file:
-        np.save(file, digits)
-    shown = digits[:PICTURED]
+    shown = []
+    bar = progress.bar(count, "digit", "drawing", delay=1)
+    with files.whole(path.with_suffix(".npy")) as file, bar:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (count, SIDE, SIDE)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for first in range(0, count, AT_ONCE):  # for the memory
+            numbers = np.arange(first, min(first + AT_ONCE, count))
+            labels = np.take(classes, numbers % len(classes))
+            digits = prior_samples(model, weights, key, labels, numbers)
+            file.write(digits.astype("<f4").tobytes())
+            bar.update(len(digits))
+            shown = [*shown, *digits][:PICTURED]
+    say(f"{count} digits: float32 [{count}, 28, 28] in {path}.npy")
     given = f", given {digit}" if digit >= 0 else ""
     columns = CLASSES if model.conditional else math.ceil(math.sqrt(len(shown)))
     figures.image_rows(
@@ -112,5 +132,4 @@ def generate(model, weights, data, folder, run_settings, settings) -> None:
         [shown[i : i + columns] for i in range(0, len(shown), columns)],
     )
     some = f" of the first {PICTURED}" if count > PICTURED else ""
-    say(f"{count} digits: float32 [{count}, 28, 28] in {path}.npy")
     say(f"Picture{some}: {path}.png")

@@ -41,3 +41,11 @@ def learning_rate_at(step, settings, horizon: Horizon):
         return settings.learning_rate
     done = tf.minimum(tf.cast(step, tf.float32) / horizon.total, 1.0)
     return settings.learning_rate * 0.5 * (1 + tf.cos(math.pi * done))
+
+
+def at(step, loss_settings, adam_settings, horizon: Horizon) -> dict:
+    """What is scheduled at `step`, as an epoch's record has it of its last one."""
+    return {
+        "learning_rate": float(learning_rate_at(step, adam_settings, horizon)),
+        "kl_weight": float(kl_weight_at(step, loss_settings, horizon)),
+    }

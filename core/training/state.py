@@ -43,11 +43,9 @@ def init(params, settings) -> TrainState:
     )
 
 
-def epoch_record(state, epoch_steps: int, seconds: float, learning_rate) -> dict:
-    """The flat record of the epoch that has ended: means over its steps.
-
-    `train_loss` is what was minimized; `learning_rate` was that of the last step.
-    """
+def epoch_record(state, epoch_steps: int, seconds: float) -> dict:
+    """The flat record of the epoch that has ended: means over its steps. `train_loss`
+    is what was minimized."""
     step = int(state.step)
     loss, distortion, rate, gradient_norm = (state.totals / epoch_steps).numpy()
     return {
@@ -57,6 +55,5 @@ def epoch_record(state, epoch_steps: int, seconds: float, learning_rate) -> dict
         "train_loss": float(loss),
         "train_distortion": float(distortion),
         "train_rate": float(rate),
-        "learning_rate": learning_rate,
         "gradient_norm": float(gradient_norm),
     }

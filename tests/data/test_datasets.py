@@ -1,12 +1,15 @@
 """Finding, splitting and holding out a data set."""
 
+import re
+
 import numpy as np
 import pytest
 
 from core import settings as settings_of
 from core.data import batches, datasets, download
-from core.data.digits import Digits
+from core.data.digits import Digits, checksum
 from core.errors import UserError
+from tests.conftest import write_idx_folder
 
 
 def silent(text):
@@ -19,6 +22,84 @@ def test_a_folder_is_named_by_itself_and_needs_no_network(data_dir, digits):
     for ours, theirs in zip(found, digits, strict=True):
         np.testing.assert_array_equal(ours.images, theirs.images)
         np.testing.assert_array_equal(ours.labels, theirs.labels)
+
+
+@pytest.mark.parametrize(
+    "name", ["mnist", "fashion_mnist", "synthetic", "MNIST", "Fashion-MNIST", "mnist2"]
+)
+def test_a_folders_name_is_no_claim(tmp_path, digits, name):
+    """It is said, and kept in the records, that it is only what a folder is called."""
+    folder = write_idx_folder(tmp_path / name, *digits)
+    settings = settings_of.Data(data_dir=str(folder), validation_size=30)
+    assert datasets.load(settings, silent).record["name"] == f"{name} (a folder)"
+
+
+@pytest.fixture
+def published(monkeypatch, digits):
+    """MNIST is what `digits` are."""
+    monkeypatch.setitem(datasets.DIGESTS, checksum(*digits), "mnist")
+
+
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize("dataset", ["auto", "mnist"])
+@pytest.mark.parametrize("gz", [False, True])
+def test_mnist_is_known_in_any_folder(tmp_path, digits, monkeypatch, dataset, gz):
+    monkeypatch.setattr(download, "fetch", lambda *a: pytest.fail("downloads"))
+    folder = write_idx_folder(tmp_path / "any", *digits, gz=gz)
+    name, train_set, _ = datasets.find(dataset, str(folder), silent)
+    assert name == "mnist"
+    np.testing.assert_array_equal(train_set.images, digits[0].images)
+
+
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize("change", ["a pixel", "a label", "order", "sets"])
+def test_what_is_asked_for_as_mnist_has_its_digest(tmp_path, digits, change):
+    train_set, test_set = (Digits(d.images.copy(), d.labels.copy()) for d in digits)
+    if change == "a pixel":
+        test_set.images[-1, 27, 27] ^= 1
+    elif change == "a label":
+        train_set.labels[-1] ^= 1
+    elif change == "order":
+        train_set = Digits(train_set.images[::-1], train_set.labels[::-1])
+    else:
+        train_set, test_set = test_set, train_set
+    folder = write_idx_folder(tmp_path / "mnist", train_set, test_set)
+    with pytest.raises(UserError, match="--dataset=mnist: expected MNIST .*got") as e:
+        datasets.find("mnist", str(folder), silent)
+    message = str(e.value).replace(str(tmp_path), "")
+    assert "--data_dir=/mnist" in message and len(message) <= 200
+
+
+def test_the_digest_of_mnist_is_kept_beside_those_of_its_files():
+    assert sorted(datasets.DIGESTS.values()) == ["mnist", "synthetic"]
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in datasets.DIGESTS)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("way", ["a folder", "arrays"])
+def test_ink_of_one_is_refused(tmp_path, digits, which, way):
+    sets = list(digits)
+    sets[which] = sets[which]._replace(images=(sets[which].images > 99).view(np.uint8))
+    settings = settings_of.Data(data_dir=str(tmp_path / "a"), validation_size=30)
+    write_idx_folder(tmp_path / "a", *sets)
+    with pytest.raises(UserError, match="got 0 and 1 alone: multiply them by 255"):
+        if way == "arrays":
+            datasets.split("mine", *sets, settings)
+        else:
+            datasets.load(settings, silent)
+
+
+def test_what_is_strange_about_the_data_is_said_when_they_are_loaded(tmp_path, digits):
+    train_set, test_set = digits
+    rows = np.argsort(train_set.labels, kind="stable")
+    train_set = Digits(255 - train_set.images[rows], train_set.labels[rows])
+    folder = write_idx_folder(tmp_path, train_set, test_set)
+    said = []
+    settings = settings_of.Data(data_dir=str(folder), validation_size=40)
+    record = datasets.load(settings, said.append).record
+    assert len(said) == 3 and "Ink covers 87% of the training images" in said[0]
+    assert "class that validation has: 9" in said[1] and "test has: 9" in said[2]
+    assert record["classes"] == list(range(9))
 
 
 def test_only_auto_has_a_substitute(monkeypatch, digits):

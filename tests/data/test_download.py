@@ -69,7 +69,7 @@ def serve(digits, tmp_path, monkeypatch):
     """serve(behavior, ...) -> sources, one mirror for each behavior."""
     monkeypatch.setattr(download, "OPEN_SECONDS", 0.5)
     monkeypatch.setattr(download, "MAX_DOWNLOAD", 2**20)
-    monkeypatch.setattr("tqdm.tqdm.__init__", _quiet(download.tqdm.tqdm.__init__))
+    monkeypatch.setenv("TQDM_DISABLE", "1")
     folder = write_idx_folder(tmp_path / "origin", *digits, gz=True)
     files = {name: (folder / name).read_bytes() for name in download.FILES}
     servers = []
@@ -97,10 +97,6 @@ def serve(digits, tmp_path, monkeypatch):
     for server in servers:
         server.shutdown()
         server.server_close()
-
-
-def _quiet(init):
-    return lambda self, *a, **k: init(self, *a, **(k | {"disable": True}))
 
 
 def everything_in(folder):

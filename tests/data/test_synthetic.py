@@ -1,7 +1,13 @@
+import platform
+
 import numpy as np
 import pytest
 
-from core.data import synthetic
+from core.data import datasets, synthetic
+from core.data.digits import checksum
+from tests.conftest import program
+
+DIGEST = "3c4b6877347599662d882da5a09fb8ccfa469478f8c285e3812e53033ec35181"
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +25,67 @@ def test_the_same_seed_draws_the_same_bytes():
     np.testing.assert_array_equal(first[0].images, again[0].images)
     np.testing.assert_array_equal(first[1].labels, again[1].labels)
     assert not np.array_equal(first[0].images, other[0].images)
+
+
+def test_the_digits_are_the_published_ones_whatever_the_last_bits_are(monkeypatch):
+    """Sines, exponentials and products that are off by a bit, as on some processors,
+    change no pixel of them."""
+    assert datasets.DIGESTS[DIGEST] == "synthetic"
+    exp, sin, einsum = np.exp, np.sin, np.einsum
+
+    def off(function, toward):
+        def moved(*arguments):
+            found = function(*arguments)
+            every_other = np.arange(found.size).reshape(found.shape) % 2 == 0
+            return np.where(every_other, np.nextafter(found, toward), found)
+
+        return moved
+
+    monkeypatch.setattr(np, "exp", off(exp, np.inf))
+    monkeypatch.setattr(np, "sin", off(sin, -2.0))
+    monkeypatch.setattr(np, "einsum", off(einsum, np.inf))
+    moved = synthetic.draw()
+    monkeypatch.undo()
+    assert checksum(*moved) == DIGEST
+
+
+def test_the_digits_are_drawn_with_numbers_that_are_exact():
+    """Sums of whole numbers, scaled once: nothing of them depends on a processor."""
+    values = synthetic._bell(synthetic._key(0, 3), (1000, 7))
+    assert values.dtype == np.float64 and values.shape == (1000, 7)
+    sums = values * np.sqrt(8 * (256**2 - 1) / 12) + 8 * 127.5
+    np.testing.assert_allclose(sums, np.rint(sums), rtol=0, atol=1e-9)
+    assert abs(values.mean()) < 0.05 and abs(values.std() - 1) < 0.03
+
+
+def numpys_features():
+    """The processor's instructions that NumPy has found and chooses among."""
+    try:
+        from numpy._core import _multiarray_umath as numpy
+    except ImportError:
+        from numpy.core import _multiarray_umath as numpy
+    found = numpy.__cpu_features__
+    return [name for name in numpy.__cpu_dispatch__ if found.get(name)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", ["as it is", "numpy", "openblas"])
+def test_the_digits_are_the_same_on_another_processor(library):
+    environments = {
+        "as it is": {},
+        "numpy": {"NPY_DISABLE_CPU_FEATURES": " ".join(numpys_features())},
+        "openblas": {"OPENBLAS_CORETYPE": "Nehalem"},
+    }
+    if library == "openblas" and platform.machine() != "x86_64":
+        pytest.skip("OpenBLAS knows no older processor of this kind")
+    text = (
+        "from core.data import digits, synthetic\n"
+        "print(digits.checksum(*synthetic.draw()))"
+    )
+    process = program(script=("-c", text), env=environments[library])
+    output, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    assert output.strip() == DIGEST
 
 
 def test_the_default_size_is_as_promised():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from core import progress
 from core.evaluation import probes
 
 
@@ -25,6 +26,49 @@ def test_neighbors_agree_with_a_search_by_hand(monkeypatch):
     monkeypatch.setattr(probes, "CHUNK", 7)
     found = probes.nearest_neighbors_accuracy(z, labels, test_z, test_labels)
     assert found == pytest.approx(right / 50) and 0.5 < found < 1
+
+
+def test_neighbors_are_among_the_first_training_images(monkeypatch):
+    """So many as MNIST has, each with its own label: a larger set would take hours."""
+    assert probes.KNOWN == 60_000
+    random = np.random.default_rng(0)
+    z, labels = clusters(300, random)
+    asked = clusters(50, random)
+    first = probes.nearest_neighbors_accuracy(z[:120], labels[:120], *asked)
+    whole = probes.nearest_neighbors_accuracy(z, labels, *asked)
+    monkeypatch.setattr(probes, "KNOWN", 120)
+    assert probes.nearest_neighbors_accuracy(z, labels, *asked) == first != whole
+
+
+def test_it_is_said_if_some_are_left_out(monkeypatch, capsys):
+    random = np.random.default_rng(0)
+    known, asked = clusters(300, random), clusters(50, random)
+    probes.nearest_neighbors_accuracy(*known, *asked)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(probes, "KNOWN", 120)
+    probes.nearest_neighbors_accuracy(*known, *asked)
+    output = capsys.readouterr().out
+    assert "120" in output and "300" in output and output.count("\n") == 1
+
+
+def test_the_search_moves_a_bar_to_its_end(monkeypatch):
+    moved, random = [], np.random.default_rng(0)
+
+    class Bar:
+        def update(self, count):
+            moved.append(count)
+
+        def close(self):
+            moved.append("closed")
+
+    def bar(total, *rest, **more):
+        moved.append(total)
+        return Bar()
+
+    monkeypatch.setattr(progress, "bar", bar)
+    monkeypatch.setattr(probes, "CHUNK", 7)
+    probes.nearest_neighbors_accuracy(*clusters(30, random), *clusters(17, random))
+    assert moved == [17, 7, 7, 3, "closed"]
 
 
 def test_the_linear_probe_is_the_solution_of_least_squares():

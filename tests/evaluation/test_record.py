@@ -151,6 +151,39 @@ def test_nll_is_the_mean_over_images_with_its_standard_error(one, data, kind, in
     assert found["nll"] < found["negative_elbo"] + 1
 
 
+def test_a_log_p_that_is_known_is_not_computed(one, data, monkeypatch):
+    """All else is; and what is known counts only where it is asked for."""
+    monkeypatch.setattr(likelihood, "log_marginal", None)
+    known = {"nll": 7.0, "nll_standard_error": None, "rate": -1.0, "split": "train"}
+    found = record.evaluation(
+        *one, data, RUN, settings.Evaluation(importance_samples=3), known
+    ).record
+    assert list(found) == [*FIELDS[:-1], *OF_NLL, "seconds"]
+    assert found["nll"] == 7 and found["nll_standard_error"] is None
+    without = evaluate(one, data).record | {"seconds": found["seconds"]}
+    assert {name: found[name] for name in without} == without
+    asked = settings.Evaluation(), known
+    assert "nll" not in record.evaluation(*one, data, RUN, *asked).record
+
+
+def test_labels_are_those_of_the_images(one, data, monkeypatch):
+    """Row by row: what the probes are asked, and what is drawn."""
+    data = data._replace(binarization="threshold")
+    asked = []
+    monkeypatch.setattr(probes, "linear_accuracy", lambda *a: asked.append(a) or 0.0)
+    found = evaluate(one, data, evaluation_images=40)
+    z, labels, test_z, test_labels = asked[0]
+    for kind, z_mean, its_labels in (
+        ("train", z, labels),
+        ("test", test_z, test_labels),
+        ("test", found.z_mean, found.split.labels),
+    ):
+        images, there = getattr(data, kind)
+        x = (images.numpy() >= 128).astype(np.float32)[: len(z_mean)]
+        np.testing.assert_allclose(one[0].encode(one[1], x)[0], z_mean, atol=1e-5)
+        np.testing.assert_array_equal(its_labels, there[: len(z_mean)])
+
+
 def test_a_single_image_has_no_standard_error(one, data):
     changes = dict(evaluation_images=1, importance_samples=3, bfloat16=True)
     found = evaluate(one, data, **changes).record

@@ -1,3 +1,6 @@
+import errno
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -62,6 +65,39 @@ def test_what_cannot_be_written_is_an_error_of_the_system(tmp_path):
     with pytest.raises(OSError, match="ckpt-5 cannot be written") as error:
         save(make_state(0), tmp_path / "file", 5)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", "ENOSPC EDQUOT EACCES EROFS EPERM".split())
+def test_what_the_system_said_to_tensorflow_is_its_error(tmp_path, monkeypatch, name):
+    """By the number of which a user is told what to do."""
+    saver, number = checkpoint.make_saver(make_state(0)), getattr(errno, name)
+
+    def write(path):
+        message = (
+            f"{{{{function_node __wrapped__SaveV2}}}} {path}; {os.strerror(number)}"
+        )
+        raise tf.errors.UnknownError(None, None, f"{message}\nmore [Op:SaveV2]")
+
+    monkeypatch.setattr(saver, "write", write)
+    with pytest.raises(OSError, match="ckpt-5 cannot be written") as error:
+        checkpoint.save(saver, tmp_path, 5, 3, 0.0)
+    assert error.value.errno == number and os.strerror(number) in str(error.value)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_checkpoint_without_its_seal_may_be_a_copy(tmp_path, whole):
+    """What is missing is said; who lost it, nobody knows."""
+    save(make_state(1), tmp_path, 10)
+    save(make_state(2), tmp_path, 20)
+    (tmp_path / "ckpt-20.json").unlink()
+    if not whole:
+        (tmp_path / "ckpt-20.index").unlink()
+    found, (note,) = checkpoint.newest(tmp_path)
+    assert found == 10 and f"Passed over {tmp_path}/ckpt-20: ckpt-20.json is " in note
+    assert "missing" in note and "copied without" in note
+    (tmp_path / "ckpt-10.json").unlink()
+    with pytest.raises(UserError, match="ckpt-10.json is missing.*Put one back"):
+        checkpoint.newest(tmp_path)
 
 
 def test_an_empty_folder_has_no_checkpoint(tmp_path):

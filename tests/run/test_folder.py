@@ -1,16 +1,22 @@
 """What a run's folder holds, who has it, and what is refused."""
 
+import contextlib
+import errno
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.util.event_pb2 import Event, SessionLog
 
+from core import consistency
 from core import settings as settings_of
 from core.errors import UserError
-from core.run import checkpoint, config, files, metrics
+from core.run import checkpoint, config, files, metrics, program
 from core.run.folder import NoFolder, RunFolder
 from tests.run.states import arrays, make_state
 
@@ -36,7 +42,9 @@ def begin(folder, state=None, **changes):
     state = state or make_state(0)
     state.step.assign(0)
     folder.restore(state)
-    folder.begin(settings_of.values_of(asked(folder.path, **changes)), DATA)
+    settings = asked(folder.path, **changes)
+    changed = consistency.changes(folder.past, settings)
+    folder.begin(settings_of.values_of(settings), DATA, changed)
     return state
 
 
@@ -48,12 +56,22 @@ def train(folder, state, epochs):
         folder.save(15 * number, seconds=0.5 * number)
 
 
-@pytest.fixture
-def run_dir(tmp_path):
-    """The folder of a run of two epochs that has ended."""
-    path = tmp_path / "run"
+@pytest.fixture(scope="module")
+def two_epochs(tmp_path_factory):
+    path = tmp_path_factory.mktemp("two_epochs") / "run"
     with opened(path) as folder:
         train(folder, begin(folder), (1, 2))
+    return path
+
+
+@pytest.fixture
+def run_dir(tmp_path, two_epochs):
+    """The folder of a run of two epochs that has ended."""
+    path = tmp_path / "run"
+    shutil.copytree(two_epochs, path)
+    recorded = config.read(path)
+    recorded["flags"]["run_dir"] = str(path)
+    config.write(path, recorded)
     return path
 
 
@@ -84,7 +102,10 @@ def test_a_new_folder_is_made_when_a_run_begins(tmp_path):
         json.dumps(settings_of.values_of(asked(path)))
     )
     assert recorded["dataset"] == DATA and recorded["start"] == {}
-    assert recorded["versions"]["tensorflow"] == tf.__version__
+    versions = recorded["versions"]
+    assert versions["tensorflow"] == tf.__version__
+    assert versions["program"] == program.version()["sha256"][:12]
+    assert versions["commit"] == program.version()["commit"]
 
 
 def test_everything_of_a_run_comes_back(run_dir, capsys):
@@ -119,6 +140,44 @@ def test_records_are_lines_and_scalars(run_dir):
     assert before == 1
     written = b"".join(p.read_bytes() for p in run_dir.glob("events.out.tfevents.*"))
     assert b"test/nll" in written and b"epoch/train_loss" in written
+
+
+def test_an_evaluation_that_was_done_is_found(run_dir):
+    """By all that it is asked for; of a damaged file nothing is found."""
+    records = [{"split": "test", "step": 30, "seed": n, "nll": 9.0 + n} for n in (1, 2)]
+    with opened(run_dir, mode="evaluate") as folder:
+        folder.restore(make_state(0))
+        assert folder.evaluated_before({"split": "test"}) is None
+        for record in records:
+            folder.add_evaluation(record)
+        for record in records:
+            fields = {"step": 30, "seed": record["seed"]}
+            assert folder.evaluated_before(fields) == record
+        for other in ({"seed": 3}, {"step": 15}, {"bfloat16": False}):
+            assert folder.evaluated_before({"split": "test"} | other) is None
+        path = run_dir / "evaluations.jsonl"
+        path.write_text("{\n" + path.read_text())
+        assert folder.evaluated_before({"split": "test"}) is None
+
+
+def test_a_run_that_may_only_be_read_is_evaluated(run_dir, monkeypatch, capsys):
+    """Training there is refused, for it would write."""
+    before = content(run_dir)
+
+    def forbidden(path, mode="r", **keywords):
+        if set(mode) & set("aw+"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open(path, mode, **keywords)
+
+    monkeypatch.setattr(files, "open", forbidden, raising=False)
+    for mode in ("evaluate", "generate"):
+        with opened(run_dir, mode=mode) as folder:
+            folder.restore(make_state(0))
+            assert folder.step == 30
+        assert f"{run_dir} cannot be locked" in capsys.readouterr().out
+    with pytest.raises(PermissionError):
+        opened(run_dir)
+    assert content(run_dir) == before
 
 
 @pytest.mark.parametrize("keep", [1, 2])
@@ -182,6 +241,187 @@ def test_a_damaged_first_checkpoint_begins_the_run_anew(tmp_path):
         assert folder.step == 0
     assert config.read(path)["versions"]["tensorflow"] == tf.__version__
     assert checkpoint.newest(path) == (0, [])
+
+
+def test_what_a_run_may_change_is_said_where_it_goes_on(run_dir, capsys):
+    with opened(run_dir) as folder:
+        begin(folder, beta=4.0, learning_rate=0.01)
+    said = capsys.readouterr().out
+    assert "From here on, --beta was 1.0 and is 4.0.\n" in said
+    assert "From here on, --learning_rate was 0.001 and is 0.01.\n" in said
+    assert config.read(run_dir)["flags"]["beta"] == 4.0
+
+
+FINISHED = [
+    {"beta": 4.0},
+    {"learning_rate": 0.01},
+    {"beta": 4.0, "learning_rate": 0.01},
+    {"num_samples": 2, "objective": "iwae"},
+    {"clip_norm": 1.0},
+    {"warmup_epochs": 1},
+    {"epochs": 1, "free_bits": 0.1},
+]
+
+
+@pytest.mark.parametrize(
+    "changes", FINISHED, ids=lambda changes: " ".join(sorted(changes))
+)
+def test_what_trains_nothing_changes_nothing(run_dir, capsys, changes):
+    """config.json says what the weights were trained with."""
+    before = content(run_dir)
+    with opened(run_dir) as folder:
+        with pytest.raises(UserError) as error:
+            begin(folder, **{"epochs": 2} | changes)
+    message = str(error.value)
+    name = next(
+        name for name in settings_of.FIELDS if name in changes and name != "epochs"
+    )
+    assert (
+        f"{run_dir} is trained for 2 epochs" in message and f"--{name} was" in message
+    )
+    assert message.endswith("give more --epochs, or another --run_dir")
+    assert len(message.replace(str(run_dir), "")) <= 200
+    assert content(run_dir) == before and "From here on" not in capsys.readouterr().out
+    with opened(run_dir) as folder:
+        begin(folder, **changes | {"epochs": 3})  # with a step to take it is no matter
+    assert (
+        config.read(run_dir)["flags"] | changes | {"epochs": 3}
+        == (config.read(run_dir)["flags"])
+    )
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_the_same_command_again_ends_well_and_changes_nothing(run_dir, capsys, epochs):
+    before = content(run_dir)
+    for changes in (
+        {},
+        {"keep_checkpoints": 5, "figures": False, "checkpoint_every": 9},
+    ):
+        with opened(run_dir, **changes) as folder:
+            begin(folder, epochs=epochs, **changes)
+            assert (folder.step, folder.epoch) == (30, 2)
+            assert len(folder.history(("step",))) == 2
+    after = content(run_dir)
+    assert after == before and capsys.readouterr().out == ""
+
+
+def test_a_run_that_was_killed_at_its_end_is_made_whole(run_dir):
+    """Its last checkpoint was sealed, and TensorFlow's list not yet written."""
+    (run_dir / "checkpoint").unlink()
+    with opened(run_dir) as folder:
+        begin(folder, epochs=2)
+    assert tf.train.latest_checkpoint(str(run_dir)) == f"{run_dir}/ckpt-30"
+
+
+@pytest.mark.parametrize("epochs", [2, 30])
+def test_damaged_records_are_said_of_a_finished_run_too(run_dir, capsys, epochs):
+    """Its learning curves are drawn with them."""
+    history = run_dir / "metrics.jsonl"
+    history.write_bytes(history.read_bytes().replace(b"0.5", b"0.6"))
+    with opened(run_dir) as folder:
+        begin(folder, epochs=epochs)
+    assert "metrics.jsonl was changed or damaged" in capsys.readouterr().out
+
+
+def test_a_run_has_its_config_before_anything_else(tmp_path, monkeypatch):
+    """So that one that was killed at once is known for a run by what it left."""
+    path, written = tmp_path / "run", []
+    really = os.replace
+
+    def replace(partial, name):
+        really(partial, name)
+        written.append(name.name)
+
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(metrics, "append", lambda *a: written.append("append"))
+    with opened(path) as folder:
+        train(folder, begin(folder), ())
+    assert written[:2] == ["config.json", "metrics.jsonl"] and len(written) > 3
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_a_run_that_was_killed_while_it_began_begins_again(
+    tmp_path, monkeypatch, number
+):
+    """After whichever of the files that it writes."""
+    path, left = tmp_path / "run", [number]
+    really = os.replace
+
+    def replace(*names):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        really(*names)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with contextlib.suppress(KeyboardInterrupt), opened(path) as folder:
+        begin(folder)
+    monkeypatch.undo()
+    for mode in ("evaluate", "generate"):
+        with contextlib.suppress(UserError), opened(path, mode=mode) as folder:
+            folder.restore(make_state(0))
+    with opened(path) as folder:
+        train(folder, begin(folder), (1,))
+    assert checkpoint.newest(path) == (15, [])
+    assert config.read(path)["dataset"] == DATA
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate"])
+def test_another_program_is_said_to_be_one(run_dir, monkeypatch, capsys, mode):
+    """And what a run was begun with is kept."""
+    recorded = (run_dir / "config.json").read_bytes()
+    other = {"sha256": "ab" * 32, "commit": ""}
+    monkeypatch.setattr(program, "version", lambda: other)
+    with opened(run_dir, mode=mode) as folder:
+        folder.restore(make_state(0))
+    began = program_of(recorded)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f"begun with the program {began}: under {'ab' * 6} it goes on" in line
+    assert "equal bits are promised for equal versions only" in line
+    if mode == "train":
+        with opened(run_dir) as folder:
+            begin(folder)
+        assert program_of((run_dir / "config.json").read_bytes()) == began
+
+
+def program_of(content):
+    return json.loads(content)["versions"]["program"]
+
+
+def test_a_run_of_an_unknown_program_goes_on(run_dir, capsys):
+    """As the first of this format did not name theirs."""
+    recorded = config.read(run_dir)
+    del recorded["versions"]["program"], recorded["versions"]["commit"]
+    config.write(run_dir, recorded)
+    with opened(run_dir) as folder:
+        train(folder, begin(folder), (3,))
+        assert folder.epoch == 3
+    assert "the program" in capsys.readouterr().out
+
+
+def test_a_program_that_is_committed_only_is_the_same(run_dir, monkeypatch, capsys):
+    same = program.version() | {"commit": "c0" * 20}
+    monkeypatch.setattr(program, "version", lambda: same)
+    with opened(run_dir) as folder:
+        begin(folder)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("saved, step", [(True, 30), (False, 15)])
+def test_tensorboard_is_told_from_which_step_on_it_is_trained_again(
+    run_dir, saved, step
+):
+    if not saved:
+        (run_dir / "ckpt-30.index").write_bytes(b"damaged")
+    there = set(run_dir.glob("events.*"))
+    with opened(run_dir) as folder:
+        train(folder, begin(folder), range(step // 15 + 1, 4))
+    (path,) = set(run_dir.glob("events.*")) - there
+    events = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    _, start, *added = map(Event.FromString, events)
+    assert (start.session_log.status, start.step) == (SessionLog.START, step + 1)
+    assert [event.step for event in added] == list(range(step + 15, 46, 15))
+    assert max(there) < path  # it is read after them
 
 
 def test_what_is_no_longer_promised_or_there_is_said(run_dir, capsys):
@@ -268,6 +508,72 @@ def test_a_run_that_was_begun_meanwhile_is_left_alone(tmp_path, ended):
 
 
 # --- Refusals -------------------------------------------------------------------------
+
+
+FOREIGN = {  # what may be in somebody's folder
+    "weights": ["checkpoint", "model-900.data-00000-of-00001", "figures/samples.png"],
+    "our names": ["checkpoint", "ckpt-9.index", "ckpt-9.data-00000-of-00001"],
+    "a seal": ["ckpt-9.json"],
+    "metrics": ["metrics.jsonl"],
+    "evaluations": ["evaluations.jsonl"],
+    "events": ["events.out.tfevents.1.host.2.v2"],
+    "config": ["config.json"],
+    "config and weights": ["config.json", "pytorch_model.bin"],
+    "config and checkpoint": ["config.json", "ckpt-9.index"],
+    "a program": ["loop.py", ".git/HEAD"],
+    "a folder": ["photos/1.png"],
+    "partial": ["checkpoint.partial", "ckpt-9.json.partial"],
+    "notes": ["config.txt"],
+}
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate", "generate"])
+@pytest.mark.parametrize("names", FOREIGN.values(), ids=FOREIGN)
+def test_a_folder_of_something_else_is_left_alone(tmp_path, names, mode):
+    """Not a byte of it changes, and nothing is added: no lock either."""
+    path = tmp_path / "theirs"
+    for name in names:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text('{"model_type": "bert"}\n')
+    before = sorted(path.rglob("*")), content(path)
+    with pytest.raises(UserError, match="choose another") as error:
+        opened(path, mode=mode)
+    assert str(path) in str(error.value)
+    assert len(str(error.value).replace(str(path), "")) <= 200
+    assert (sorted(path.rglob("*")), content(path)) == before
+
+
+def test_what_a_foreign_folder_holds_is_named(tmp_path):
+    for name in "dcba":
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"something else \(a, b, c\): choose another"):
+        opened(tmp_path)
+
+
+NO_RUN = {  # what may be in a folder that a run begins in
+    "nothing": [],
+    "hidden": [".gitkeep", ".DS_Store"],
+    "killed": [".lock"],
+    "killed while it wrote": [".lock", "config.json.partial"],
+}
+
+
+@pytest.mark.parametrize("names", NO_RUN.values(), ids=NO_RUN)
+def test_a_run_begins_in_a_folder_of_nothing(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_text("x")
+    with opened(tmp_path) as folder:
+        begin(folder)
+    assert checkpoint.newest(tmp_path) == (0, [])
+    assert not (tmp_path / "config.json.partial").exists()
+
+
+def test_a_user_may_keep_things_beside_a_run(run_dir):
+    (run_dir / "notes.txt").write_text("mine")
+    (run_dir / "plots").mkdir()
+    with opened(run_dir) as folder:
+        train(folder, begin(folder), (3,))
+    assert (run_dir / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

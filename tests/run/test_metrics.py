@@ -1,6 +1,8 @@
+import time
+
 import pytest
 import tensorflow as tf
-from tensorflow.core.util.event_pb2 import Event
+from tensorflow.core.util.event_pb2 import Event, SessionLog
 
 from core.errors import UserError
 from core.run import metrics
@@ -61,17 +63,95 @@ def test_keep_until_drops_what_will_be_trained_again(path):
     assert [p.name for p in path.parent.iterdir()] == ["metrics.jsonl"]
 
 
+# --- TensorBoard ----------------------------------------------------------------------
+
+
+def drawn(folder):
+    """{tag: [(step, value)]} that TensorBoard draws of a folder's event files, which
+    it reads in the order of their names."""
+    kept = {}
+    for path in sorted(map(str, folder.glob("*tfevents*"))):
+        first, *events = map(
+            Event.FromString, tf.data.TFRecordDataset(path).as_numpy_iterator()
+        )
+        assert first.file_version == "brain.Event:2"  # else it does not know of START
+        for event in events:
+            if event.session_log.status == SessionLog.START:
+                for tag, points in kept.items():
+                    kept[tag] = [point for point in points if point[0] < event.step]
+            for value in event.summary.value:
+                kept.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return kept
+
+
+def write(folder, step, records):
+    """Act as a process that goes on from the checkpoint of this step."""
+    events = metrics.Events(folder, step)
+    for record in records:
+        events.add("epoch", record)
+
+
+def points(records):
+    return [(r["step"], pytest.approx(r["train_loss"])) for r in records]
+
+
 def test_tensorboard_reads_the_same_numbers(tmp_path):
-    write = metrics.make_scalar_writer(tmp_path)
-    for record in RECORDS:
-        write(record["step"], "epoch", record)
-    (file,) = tmp_path.glob("events.out.tfevents.*")
-    events = [Event.FromString(e.numpy()) for e in tf.data.TFRecordDataset(str(file))]
-    found = []
-    for event in events:
-        for value in event.summary.value:
-            assert value.metadata.plugin_data.plugin_name == "scalars"
-            assert value.tag == "epoch/train_loss"
-            found.append((event.step, float(tf.make_ndarray(value.tensor))))
-    expected = [(r["step"], pytest.approx(r["train_loss"])) for r in RECORDS]
-    assert found == expected
+    extra = {"name": "x", "none": None, "list": [1.0], "train_rate": 2}
+    write(tmp_path, 0, [record | extra for record in RECORDS])
+    assert drawn(tmp_path) == {
+        "epoch/train_loss": points(RECORDS),
+        "epoch/train_rate": [(record["step"], 2.0) for record in RECORDS],
+    }
+
+
+def test_what_was_added_is_seen_at_once(tmp_path):
+    """A killed process closes no file."""
+    events = metrics.Events(tmp_path, 0)
+    events.add("epoch", RECORDS[0])
+    assert drawn(tmp_path)["epoch/train_loss"] == points(RECORDS[:1])
+
+
+@pytest.mark.parametrize("step", [0, 10, 20, 25, 30])
+def test_a_step_that_is_taken_again_is_drawn_once(tmp_path, step):
+    """Of what an earlier process wrote, TensorBoard forgets what was not saved."""
+    write(tmp_path, 0, RECORDS)
+    kept = [record for record in RECORDS if record["step"] <= step]
+    again = [r | {"train_loss": 7.0} for r in RECORDS if r["step"] > step]
+    write(tmp_path, step, again)
+    assert drawn(tmp_path)["epoch/train_loss"] == points(kept + again)
+
+
+def test_only_a_start_makes_tensorboard_forget(tmp_path):
+    events = metrics.Events(tmp_path, 20)
+    events.add("epoch", RECORDS[2])
+    (path,) = map(str, tmp_path.iterdir())
+    read = tf.data.TFRecordDataset(path).as_numpy_iterator()
+    _, start, added = map(Event.FromString, read)
+    assert (start.session_log.status, start.step) == (SessionLog.START, 21)
+    assert not added.HasField("session_log") and added.step == 30
+    assert 0 < start.wall_time <= added.wall_time
+
+
+def test_files_are_read_in_the_order_of_their_processes_whatever_the_clock(
+    tmp_path, monkeypatch
+):
+    """Which was wrong at first, was set back, and stood still."""
+    for i, seconds in enumerate((3e9, 2e9, 2e9, 4e9, 1.0)):
+        monkeypatch.setattr(time, "time", lambda seconds=seconds: seconds)
+        write(tmp_path, 10 * i, [{"epoch": i + 1, "step": 10 * i + 10, "loss": i}])
+    assert drawn(tmp_path)["epoch/loss"] == [(10 * i + 10, i) for i in range(5)]
+
+
+NAMES = ["1732630000.host.8.0.v2", "1732630000 (copy).8", "best", "x.8", "²", "1.gz"]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+def test_other_event_files_in_a_folder_are_no_obstacle(tmp_path, name):
+    """Of an earlier version, and what a user or a disk made of one."""
+    (tmp_path / f"events.out.tfevents.{name}").touch()
+    before = {path.name for path in tmp_path.iterdir()}
+    write(tmp_path, 0, RECORDS)
+    (tmp_path / f"events.out.tfevents.{name}").unlink()
+    assert drawn(tmp_path)["epoch/train_loss"] == points(RECORDS)
+    (file,) = {path.name for path in tmp_path.iterdir()} - before
+    assert file.split(".")[3].isdecimal()

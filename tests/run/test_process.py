@@ -1,11 +1,14 @@
+import importlib.util
 import os
 import platform
 import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 
 import pytest
+import tensorflow as tf
 
 from core.run import process
 from tests.conftest import ROOT
@@ -59,12 +62,81 @@ def test_a_narrow_stream_spells_what_it_cannot_print():
     assert ended(script, env=narrow) == (0, spelled, spelled)
 
 
-def test_preparing_gives_interrupts_their_plain_meaning_and_quiets_tensorflow():
+@pytest.mark.parametrize("closed", [False, True])
+def test_streams_that_are_no_files_are_left_as_they_are(monkeypatch, closed):
+    """A notebook's have no `reconfigure`, and some have no `fileno`."""
+
+    class Stream:
+        def write(self, text):
+            if closed:
+                raise ValueError("I/O operation on closed file")
+
+    streams = Stream(), Stream()
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    process.open_closed_streams()
+    assert (sys.stdout, sys.stderr) == streams
+
+
+@pytest.mark.parametrize("name", process.NEEDED)
+def test_a_package_that_is_missing_is_said_in_a_line(monkeypatch, name):
+    """Before anything else is done, so that nothing is to be put back."""
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda asked: None if asked == name else asked
+    )
+    before = signal.getsignal(signal.SIGINT), dict(os.environ)
+    with pytest.raises(SystemExit) as exit:
+        process.prepare()
+    message = str(exit.value)
+    assert message.startswith(f"error: the Python package {name} is not installed for ")
+    assert sys.executable in message and "requirements.txt" in message
+    assert len(message.replace(sys.executable, "")) < 200 and "\n" not in message
+    assert before == (signal.getsignal(signal.SIGINT), dict(os.environ))
+
+
+def test_it_is_said_by_a_python_outside_of_the_environment():
+    """Which has none of them; its own modules are all that is there to say so."""
+    script = """if True:
+        import sys
+        sys.path = [path for path in sys.path if "site-packages" not in path]
+        from core.run import process
+        process.prepare()
+    """
+    code, out, err = ended(script)
+    assert (code, out, err.count(b"\n")) == (1, b"", 1)
+    assert b"error: the Python package absl is not installed" in err
+
+
+BACKENDS = {  # what a notebook's kernel, or a user, set for programs of theirs
+    "module": ("module://a_package_of_the_notebook.backend_inline", None),
+    "module of no name": ("module://", None),
+    "a name": ("inline", None),
+    "another name": ("widget", None),
+    "there": ("module://matplotlib.backends.backend_agg", True),
+    "empty": ("", None),
+}
+
+
+@pytest.mark.parametrize("value, kept", BACKENDS.values(), ids=BACKENDS)
+def test_figures_need_no_backend_that_is_not_installed(value, kept):
+    """With one that it does not know, matplotlib cannot be imported."""
+    script = """if True:
+        import os
+        from core.run import process
+        process.begin()
+        print(os.environ.get("MPLBACKEND"))
+    """
+    found = ended(script, env=os.environ | {"MPLBACKEND": value})
+    assert found[0] == 0 and found[2] == b""
+    assert found[1].decode().strip() in {"None", value if kept else ""}
+
+
+def test_beginning_gives_interrupts_their_plain_meaning_and_quiets_tensorflow():
     """Until there is something to save, Ctrl-C ends the program without a traceback."""
     script = """if True:
         import os, signal
         from core.run import process
-        process.prepare()
+        process.begin()
         print(os.environ["TF_CPP_MIN_LOG_LEVEL"], flush=True)
         signal.raise_signal(signal.SIGINT)
         print("went on")
@@ -124,6 +196,18 @@ def test_what_is_said_before_an_abort_is_seen():
     assert found == (-signal.SIGABRT, b"", last_words.encode())
 
 
+def test_an_interrupt_is_not_for_the_process_that_passes_it_on():
+    """A terminal's Ctrl-C goes to all that are in its foreground."""
+    during = """if True:
+        import signal
+        signal.signal(signal.SIGINT, lambda *arguments: None)
+        os.killpg(0, signal.SIGINT)
+        os.write(2, b"still said\\n")
+    """
+    found = ended(DURING, during, *CHATTER, start_new_session=True)
+    assert found == (0, b"", b"still said\nafter\n")
+
+
 def test_an_error_in_its_midst_is_shown_and_leaves_nothing_behind():
     """Standard error is its own again, and no process waits to be waited for."""
     script = """if True:
@@ -158,24 +242,6 @@ def test_what_was_printed_before_is_printed_once():
     assert ended(script) == (0, b"once\n", b"")
 
 
-def test_what_is_said_is_a_line_at_once():
-    script = """if True:
-        import os
-        from core.run.process import say
-        say("seen")
-        os._exit(0)  # nothing is flushed
-    """
-    assert ended(script) == (0, b"seen\n", b"")
-
-
-def test_what_is_said_to_a_reader_that_left_is_no_error():
-    script = "from core.run.process import say; [say(9999 * 'x') for _ in range(50)]"
-    speaker = python(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    speaker.stdout.close()
-    assert speaker.stderr.read() == b"" and speaker.wait() == 0
-    speaker.stderr.close()
-
-
 # --- The command that goes on ---------------------------------------------------------
 
 
@@ -206,6 +272,29 @@ def test_the_command_that_goes_on(monkeypatch, typed, resume, changed, expected)
 # --- Memory ---------------------------------------------------------------------------
 
 
+def test_what_autograph_wrote_is_removed_once_it_is_traced(tmp_path, monkeypatch):
+    """Else each killed run would leave files in the temporary folder."""
+    mine = tmp_path / "__autograph_generated_file_of_mine.py"
+    mine.write_text("")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    @tf.function
+    def traced(x):
+        for _ in tf.range(x):
+            x += 1
+        return x
+
+    assert int(traced(tf.constant(2))) == 4
+    assert len(list(tmp_path.glob("*.py"))) == 2
+    for _ in range(2):
+        process.tidy()
+        assert list(tmp_path.glob("*.py")) == [
+            mine
+        ]  # it is of no module of this process
+    assert int(traced(tf.constant(2))) == 4
+    assert float(traced(tf.constant(2.5))) == 5.5  # traced anew
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of glibc")
 def test_freed_memory_goes_back_to_the_system():
     script = """if True:
@@ -218,7 +307,7 @@ def test_freed_memory_goes_back_to_the_system():
         last = blocks.pop()
         del blocks
         before = megabytes()
-        process.return_memory()
+        process.tidy()
         print(before - megabytes())
     """
     answer = python(script, stdout=subprocess.PIPE).communicate()[0]
@@ -228,32 +317,127 @@ def test_freed_memory_goes_back_to_the_system():
 # --- Signals --------------------------------------------------------------------------
 
 
+def handling():
+    """{signal: its handler}, of those that the program may handle."""
+    return {n: signal.getsignal(n) for n in (*process.ENDING, signal.SIGCONT)}
+
+
 @pytest.fixture
-def handlers():
-    """The handlers of both signals, which are put back."""
-    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    yield handlers
-    for number, handler in handlers.items():
+def handlers(monkeypatch):
+    """The handlers of all signals, which are put back. None is ignored at first, as
+    SIGHUP is under nohup, and SIGINT in a script's background."""
+    monkeypatch.setattr(process, "_before", {})
+    before = handling()
+    for number in before:
+        signal.signal(number, signal.SIG_DFL)
+    yield handling()
+    for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", process.ENDING, ids=lambda number: number.name)
 def test_a_signal_is_deferred_in_training(handlers, number):
     stop = process.Stop("")
     assert stop.signal == 0 and not stop.deferred
     stop.deferred = True
     signal.raise_signal(number)
     assert stop.signal == number
-    for either in handlers:  # for the second signal, of whichever kind
-        assert signal.getsignal(either) == signal.SIG_DFL
+    for each in process.ENDING:  # for the second signal, of whichever kind
+        assert signal.getsignal(each) == signal.SIG_DFL
 
 
-@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_the_signals_that_end_it_are_those_of_a_user_a_system_and_a_terminal():
+    ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    assert len(process.ENDING) == 3 and set(process.ENDING) == ending
+
+
+@pytest.mark.parametrize("number", process.ENDING, ids=lambda number: number.name)
+def test_a_signal_that_a_parent_ignored_stays_ignored(handlers, number):
+    """As by nohup, and in a script's background; another does not change it."""
+    signal.signal(number, signal.SIG_IGN)
+    stop = process.Stop("")
+    stop.deferred = True
+    signal.raise_signal(number)
+    assert not stop.signal and signal.getsignal(number) == signal.SIG_IGN
+    other = next(each for each in process.ENDING if each != number)
+    signal.raise_signal(other)
+    assert stop.signal == other and signal.getsignal(number) == signal.SIG_IGN
+    stop.end()
+    assert handling() == handlers | {number: signal.SIG_IGN}
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_afterwards_signals_are_handled_as_before(handlers, stopped):
+    """By whatever is there after a run, such as a notebook."""
+    signal.signal(signal.SIGTERM, mine := lambda *arguments: None)
+    before = handlers | {signal.SIGTERM: mine}
+    for _ in range(2):
+        stop = process.Stop("")
+        assert not set(handling().values()) & set(before.values())
+        stop.deferred = True
+        if stopped:
+            signal.raise_signal(signal.SIGINT)
+        stop.end()
+        assert handling() == before
+
+
+def test_afterwards_is_as_before_the_program_not_as_it_was_prepared():
+    script = """if True:
+        import signal
+        from core.run import process
+        names = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCONT
+        before = list(map(signal.getsignal, names))
+        for _ in range(2):  # by %run, one after the other
+            process.begin()
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+            stop = process.Stop("farewell")
+            stop.end()
+            assert list(map(signal.getsignal, names)) == before
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    assert ended(script) == (0, b"interrupted\n", b"")
+
+
+def test_a_pause_is_of_the_epoch_that_it_was_in(handlers):
+    """SIGCONT tells of it; that the process was stopped, nothing does."""
+    stop = process.Stop("")
+    assert stop.pauses() == {}
+    signal.raise_signal(signal.SIGCONT)
+    signal.raise_signal(signal.SIGCONT)
+    assert stop.pauses() == {"paused": True}
+    assert stop.pauses() == {} and not stop.signal
+    stop.end()
+    assert process.NoStop().pauses() == {}
+
+
+def test_a_process_that_was_stopped_and_went_on_knows_it():
+    script = """if True:
+        import sys
+        from core.run import process
+        stop = process.Stop("farewell")
+        print("ready", flush=True)
+        sys.stdin.read()
+        print(stop.pauses(), stop.signal)
+    """
+    found = python(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    found.stdout.readline()
+    found.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, found.pid, os.WSTOPPED)
+    found.send_signal(signal.SIGCONT)
+    os.waitid(os.P_PID, found.pid, os.WCONTINUED)
+    assert found.communicate(timeout=20)[0] == b"{'paused': True} 0\n"
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_elsewhere_a_signal_ends_the_program_wherever_it_is(number):
     """In a destructor Python would drop an exception, and print that it did."""
     script = f"""if True:
         import signal
         from core.run import process
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # not as under nohup
         stop = process.Stop("farewell")
         class Last:
             def __del__(self):
@@ -295,11 +479,18 @@ def test_without_signals_nothing_asks_training_to_stop(handlers):
     assert not stop.signal and not stop.deferred
     stop.deferred = True  # training says so of every stop
     assert not process.NoStop().deferred and not stop.signal
-    assert {n: signal.getsignal(n) for n in handlers} == handlers
+    assert handling() == handlers
 
 
-def test_a_signal_at_the_very_end_changes_nothing(handlers):
-    process.ignore_signals()
-    for number in handlers:
-        signal.raise_signal(number)
-        assert signal.getsignal(number) == signal.SIG_IGN
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_at_the_very_end_changes_nothing(number):
+    """All is written, and Python shuts down."""
+    script = f"""if True:
+        import atexit, signal
+        atexit.register(lambda: (signal.raise_signal(signal.{number}), print("end")))
+        from core.run import process
+        process.begin()
+        process.Stop("farewell").end()
+        raise SystemExit(3)
+    """
+    assert ended(script) == (3, b"end\n", b"")

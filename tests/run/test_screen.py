@@ -1,5 +1,7 @@
 import contextlib
+import errno
 import io
+import os
 
 import pytest
 
@@ -9,6 +11,13 @@ from core.training.state import MEASURES
 
 class Terminal(io.StringIO):
     """What is written to it, as one would see it."""
+
+    error = None
+
+    def write(self, text):
+        if self.error:
+            raise self.error
+        return super().write(text)
 
     def isatty(self):
         return True
@@ -61,6 +70,26 @@ def test_without_a_terminal_there_are_lines_and_no_bar(capsys):
         screen.show(1, 30, [1.0, 1.0, 0.0, 1.0])
         screen.say("epoch 1/2")
     assert capsys.readouterr() == ("epoch 1/2\n", "")
+
+
+def test_so_it_is_on_a_terminal_where_no_bars_are_wanted(monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    with on_a_terminal() as terminal, Screen(done=0, total=60) as screen:
+        screen.show(1, 30, [1.0, 1.0, 0.0, 1.0])
+        screen.say("epoch 1/2")
+    assert terminal.getvalue() == "epoch 1/2\n"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EPIPE, errno.ENOSPC])
+def test_a_terminal_that_is_gone_ends_no_training(number):
+    with on_a_terminal() as terminal, Screen(done=0, total=60) as screen:
+        screen.show(1, 30, [1.0, 1.0, 0.0, 1.0])
+        before = terminal.getvalue()
+        terminal.error = OSError(number, os.strerror(number))
+        for epoch in (1, 2):
+            screen.show(epoch, 30 * epoch, [1.0, 1.0, 0.0, 1.0])
+            screen.say(f"epoch {epoch}/2")
+    assert terminal.getvalue() == before
 
 
 def test_the_bar_ends_when_training_fails():

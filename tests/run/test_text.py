@@ -2,7 +2,9 @@
 
 import errno
 import os
+import re
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -34,6 +36,7 @@ EVALUATION = {
     "kl_per_dim": [2.5] * 9 + [0.125, 0.0, -0.001],
     "knn_accuracy": 0.9712,
     "linear_accuracy": 0.9,
+    "beta": 1.0,
     "seconds": 3.21,
 }
 
@@ -41,11 +44,24 @@ EVALUATION = {
 # --- Errors ---------------------------------------------------------------------------
 
 
-def test_what_a_user_can_mend_is_said_in_one_line():
+MODES = ("train", "evaluate", "generate")
+every_mode = pytest.mark.parametrize("mode", MODES)
+
+
+@every_mode
+def test_what_a_user_can_mend_is_said_in_one_line(mode):
     error = UserError("--epochs=0: expected\n  a whole   number")
-    assert text.explain(error) == "--epochs=0: expected a whole number"
+    assert text.explain(error, mode) == "--epochs=0: expected a whole number"
 
 
+TAKES_MEMORY = {  # mode -> flags that would help, of those that it has
+    "train": {"--batch_size", "--num_samples"},
+    "evaluate": {"--evaluation_images"},
+    "generate": {"--num_images"},
+}
+
+
+@every_mode
 @pytest.mark.parametrize(
     "error",
     [
@@ -54,38 +70,64 @@ def test_what_a_user_can_mend_is_said_in_one_line():
     ],
     ids=["Python", "TensorFlow"],
 )
-def test_a_lack_of_memory_is_said_with_what_takes_it(error):
-    found = text.explain(error)
-    assert found.startswith("out of memory: choose smaller sizes")
-    assert "--batch_size" in found and "--num_samples" in found and "\n" not in found
+def test_a_lack_of_memory_is_said_with_what_takes_it(error, mode):
+    found = text.explain(error, mode)
+    assert found.startswith("out of memory: choose ") and "\n" not in found
+    assert set(re.findall(r"--\w+", found)) == TAKES_MEMORY[mode]
+    assert ("smaller sizes" in found) == (mode != "generate")
+
+
+@every_mode
+def test_no_advice_names_a_flag_that_its_mode_refuses(mode):
+    errors = [MemoryError(), *map(system_error, errno.errorcode)]
+    for error in errors:
+        flags = re.findall(r"--(\w+)", text.explain(error, mode))
+        assert set(flags) <= settings_of.used_by(mode)
 
 
 def system_error(number):
     return OSError(number, os.strerror(number), "runs/first")
 
 
-@pytest.mark.parametrize("name", "ENOSPC EDQUOT EFBIG EROFS EACCES".split())
-def test_a_disk_that_cannot_be_written_is_said_with_what_is_safe(name):
+@every_mode
+@pytest.mark.parametrize("name", "ENOSPC EDQUOT EFBIG".split())
+def test_a_disk_that_is_full_is_said_with_what_is_safe(name, mode):
     number = getattr(errno, name)
-    found = text.explain(system_error(number))
+    found = text.explain(system_error(number), mode)
     assert os.strerror(number) in found and "'runs/first'; what was saved" in found
-    assert "intact" in found and "run the same command again" in found
+    assert "intact: make room, and run the same command again" in found
+    assert found.endswith("again (with --resume=auto)" if mode == "train" else "again")
 
 
-def test_so_is_tensorflows_error_that_has_no_number():
-    assert "intact" in text.explain(OSError("ckpt-5 cannot be written (No space)"))
+@every_mode
+@pytest.mark.parametrize("name", "EROFS EACCES EPERM".split())
+def test_who_may_not_write_or_read_is_not_sent_to_make_room(name, mode):
+    number = getattr(errno, name)
+    found = text.explain(system_error(number), mode)
+    assert os.strerror(number) in found and "'runs/first'; what was saved" in found
+    assert "intact: expected a place that may be read and written" in found
+    assert found.endswith("change its permissions, or choose another --run_dir")
+    assert "room" not in found
 
 
-@pytest.mark.parametrize("name", "EEXIST ENOTDIR ENOENT EPERM".split())
-def test_a_place_for_no_folder_is_said(name):
-    found = text.explain(system_error(getattr(errno, name)))
+@every_mode
+@pytest.mark.parametrize("name", "EEXIST ENOTDIR ENOENT".split())
+def test_a_place_for_no_folder_is_said(name, mode):
+    found = text.explain(system_error(getattr(errno, name)), mode)
     assert "'runs/first'; expected a place for a folder" in found
     assert found.endswith("choose another --run_dir")
 
 
-def test_of_another_error_of_the_system_nothing_is_guessed():
-    found = text.explain(system_error(errno.EIO))
-    assert found == f"[Errno {errno.EIO}] {os.strerror(errno.EIO)}: 'runs/first'"
+@every_mode
+def test_of_another_error_of_the_system_nothing_is_guessed(mode):
+    for error in (system_error(errno.EIO), OSError("ckpt-5 cannot be written (why)")):
+        assert text.explain(error, mode) == str(error)
+
+
+@every_mode
+def test_an_errors_line_is_short(mode):
+    for error in [MemoryError(), *map(system_error, errno.errorcode)]:
+        assert len(text.explain(error, mode)) <= 200
 
 
 def test_a_farewell_says_how_to_go_on():
@@ -184,6 +226,11 @@ def test_an_epoch_is_one_line_of_sums():
     )  # the loss is not that sum, and is told apart from it
 
 
+def test_an_epoch_that_has_a_pause_in_its_seconds_says_so():
+    line = text.epoch_line(EPOCH | {"paused": True}, 30)
+    assert line.endswith("  1.23 s, with a pause in it") and "\n" not in line
+
+
 def test_a_summary_states_bound_estimate_and_units():
     likelihood = {"nll": 91.2, "nll_standard_error": 0.228}
     likelihood |= {"importance_samples": 5000, "bfloat16": False}
@@ -248,3 +295,35 @@ def test_a_summary_says_that_built_in_digits_are_not_mnist():
     found = text.summary(EVALUATION | {"dataset": "synthetic"}, 10_000, (12,), 1.0)
     assert "Data set      synthetic (built-in digits, not MNIST), 10,000" in found
     assert "built-in" not in text.summary(EVALUATION, 10_000, (12,), 1.0)
+
+
+@pytest.mark.parametrize("changes, dims", [({}, (12,)), (TWO_LAYERS, (100, 50))])
+def test_of_a_single_image_there_are_no_active_units(changes, dims):
+    """Their posterior means vary over images, and one image has no variance."""
+    record = EVALUATION | changes | {"images": 1}
+    found = text.summary(record, 10_000, dims, 1.0)
+    assert "\nActive units  undefined for a single image\n" in found
+    assert " of " not in found.split("Active units")[1].split("\n")[0]
+    assert "undefined" not in text.summary(record | {"images": 2}, 10_000, dims, 1.0)
+
+
+@pytest.mark.parametrize(
+    "beta, last, said",
+    [
+        (1.0, 0.0196, "0.0196"),
+        (4.0, 2.0, "2"),
+        (0.1, 0.05, "0.05"),
+        (1.0, 0.0, "0"),
+        (1.0, 0.99, "0.99"),
+        (1.0, 1.0, None),
+        (0.1, float(np.float32(0.1)), None),  # as a warm-up that is over leaves it
+        (0.7, float(np.float32(0.7)), None),
+        (1.0, 29_999 / 30_000, None),  # no more than one step is missing
+        (0.0, 0.0, None),
+    ],
+)
+def test_a_summary_says_that_a_warm_up_was_not_over(beta, last, said):
+    record = EVALUATION | {"beta": beta, "kl_weight": last}
+    trained = text.summary(record, 10_000, (12,), 12.34).split("\n")[-2]
+    weight = f", KL weight only {said} at the end" if said else ""
+    assert trained == f"Trained       3 epochs, 1,500 steps, 12.3 s{weight}"

@@ -31,6 +31,25 @@ def test_the_manifold_grid_is_cells_of_equal_probability():
     assert figures.MANIFOLD_SIDE >= 20
 
 
+def test_the_manifolds_axes_have_the_grids_coordinates(tmp_path, monkeypatch):
+    """A tick stands at the middle of the digits that were decoded from its number."""
+    drawn, side = [], 6
+    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure))
+    figures.manifold(tmp_path / "x.png", np.zeros([side**2, 28, 28]))
+    (axes,) = drawn[0].axes
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first row is at the top
+    grid = figures.manifold_grid(side).reshape(side, side, 2)
+    for ticks, labels, coordinate in (
+        (axes.get_xticks(), axes.get_xticklabels(), lambda i: grid[0, i, 0]),
+        (axes.get_yticks(), axes.get_yticklabels(), lambda i: grid[i, 0, 1]),
+    ):
+        assert len(ticks) == side
+        for at, label in zip(ticks, labels, strict=True):
+            cell, inside = divmod(int(at), 28)
+            expected = pytest.approx(coordinate(cell), abs=0.051)
+            assert inside == 14 and float(label.get_text()) == expected
+
+
 def test_principal_components_find_the_directions_of_most_variance():
     scores = RANDOM.standard_normal([500, 3]) * [5, 2, 0.1]
     rotation, _ = np.linalg.qr(RANDOM.standard_normal([3, 3]))

@@ -1,4 +1,6 @@
+import contextlib
 import errno
+import tracemalloc
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,9 +9,10 @@ import pytest
 import tensorflow as tf
 from matplotlib.image import imread
 
-from core import rng
+from core import progress, rng
 from core.data import batches
 from core.data.datasets import Split
+from core.errors import UserError
 from core.evaluation.record import Evaluated
 from core.model.build import build
 from core.settings import Model, Run, Show
@@ -35,10 +38,15 @@ def conditional():
 
 
 class Folder(NamedTuple):
-    """What is asked of a `RunFolder`."""
+    """What is asked of a `RunFolder`, of a run that was trained on these classes."""
 
     path: Path
     step: int = 30
+    classes: tuple = tuple(range(10))
+
+    @property
+    def recorded(self):
+        return {"dataset": {"classes": list(self.classes)}}
 
 
 @pytest.fixture
@@ -82,8 +90,8 @@ def test_labels_count_for_a_conditional_model_alone(plain, conditional):
     np.testing.assert_array_equal([three, four], gallery.pixel_means(logits))
 
 
-def test_samples_are_decoded_draws_of_one_key(plain, conditional, monkeypatch):
-    """In parts of three as all at once; and each draw has a number."""
+def test_samples_are_decoded_draws_of_one_key(plain, conditional):
+    """Each draw has a number, whichever are drawn together."""
     key, labels = rng.key(0, rng.Stream.SAMPLE, 0), np.arange(8)
     rows = np.arange(5, 13)
     two = new(stochastic_layers=2, latent_dims=(4, 3))
@@ -92,11 +100,9 @@ def test_samples_are_decoded_draws_of_one_key(plain, conditional, monkeypatch):
         expected = sampled(model, weights, noise, labels)
         whole = gallery.prior_samples(model, weights, key, labels, rows)
         np.testing.assert_allclose(whole, expected, atol=1e-6)
-        with monkeypatch.context() as context:
-            context.setattr(gallery, "AT_ONCE", 3)
-            parts = gallery.prior_samples(model, weights, key, labels, rows)
-        assert parts.dtype == np.float32 and 0 < parts.min() < parts.max() < 1
-        np.testing.assert_allclose(parts, whole, atol=1e-6)
+        part = gallery.prior_samples(model, weights, key, labels[3:6], rows[3:6])
+        assert part.dtype == np.float32 and 0 < part.min() < part.max() < 1
+        np.testing.assert_allclose(part, whole[3:6], atol=1e-6)
 
 
 def test_equal_styles_share_their_latents(conditional):
@@ -143,8 +149,16 @@ def manifolds(monkeypatch):
     return drawn
 
 
-def test_the_manifold_is_the_decoded_grid(plain, manifolds, tmp_path):
-    gallery.draw_manifold(*plain, tmp_path)
+def draw_manifolds(model, weights, digits, folder):
+    """Those that a run draws."""
+    drawings = gallery.drawings(model, weights, evaluated(digits, 2), folder)
+    for name, draw in drawings.items():
+        if name.startswith("manifold"):
+            draw()
+
+
+def test_the_manifold_is_the_decoded_grid(plain, digits, manifolds, tmp_path):
+    draw_manifolds(*plain, digits, tmp_path)
     assert list(manifolds) == ["manifold.png"]
     grid = tf.constant(figures.manifold_grid(), tf.float32)
     logits = plain[0].decode(plain[1], grid)
@@ -153,8 +167,10 @@ def test_the_manifold_is_the_decoded_grid(plain, manifolds, tmp_path):
     )
 
 
-def test_every_class_has_a_manifold_of_its_own(conditional, manifolds, tmp_path):
-    gallery.draw_manifold(*conditional, tmp_path)
+def test_every_class_has_a_manifold_of_its_own(
+    conditional, digits, manifolds, tmp_path
+):
+    draw_manifolds(*conditional, digits, tmp_path)
     assert list(manifolds) == [f"manifold_{label}.png" for label in range(10)]
     assert len({digits.tobytes() for digits in manifolds.values()}) == 10
     grid = figures.manifold_grid()
@@ -167,8 +183,8 @@ def test_every_class_has_a_manifold_of_its_own(conditional, manifolds, tmp_path)
     [{"latent_dim": 3}, {"stochastic_layers": 2, "latent_dims": (2, 2)}],
     ids=["three dimensions", "two layers"],
 )
-def test_only_two_dimensions_have_a_manifold(settings, manifolds, tmp_path):
-    gallery.draw_manifold(*new(**settings), tmp_path)
+def test_only_two_dimensions_have_a_manifold(settings, digits, manifolds, tmp_path):
+    draw_manifolds(*new(**settings), digits, tmp_path)
     assert manifolds == {}
 
 
@@ -185,13 +201,17 @@ def evaluated(digits, count, grey=False):
 def test_images_are_shown_as_they_were_evaluated(
     plain, digits, monkeypatch, tmp_path, grey
 ):
-    seen = {}
-    for name in ("latent_space", "reconstructions", "interpolations"):
+    seen, names = {}, ("latent_space", "reconstructions", "interpolations")
+    for name in names:
         monkeypatch.setattr(
             figures, name, lambda *arguments, name=name: seen.update({name: arguments})
         )
     given = evaluated(digits, 40, grey)
-    gallery.draw_images(*plain, given, tmp_path)
+    drawings = gallery.drawings(*plain, given, tmp_path)
+    assert list(drawings) == [f"{name}.png" for name in [*names, "manifold"]]
+    for name in names:
+        drawings[f"{name}.png"]()
+        assert list(seen)[-1] == name
     path, z_mean, labels, kind = seen["latent_space"]
     assert path == tmp_path / "latent_space.png" and kind == "test"
     np.testing.assert_array_equal(z_mean, given.z_mean)
@@ -210,9 +230,12 @@ def test_images_are_shown_as_they_were_evaluated(
 
 @pytest.mark.parametrize("count", [1, 2, 60])
 def test_few_images_are_enough_for_whole_figures(conditional, digits, tmp_path, count):
-    gallery.draw_images(*conditional, evaluated(digits, count), tmp_path)
-    names = {"latent_space.png", "reconstructions.png", "interpolations.png"}
-    assert {path.name for path in tmp_path.iterdir()} == names
+    drawings = gallery.drawings(*conditional, evaluated(digits, count), tmp_path)
+    names = ["latent_space.png", "reconstructions.png", "interpolations.png"]
+    assert [*drawings] == names + [f"manifold_{label}.png" for label in range(10)]
+    for name in names:
+        drawings[name]()
+    assert {path.name for path in tmp_path.iterdir()} == set(names)
     for name in names:
         assert min(imread(tmp_path / name).shape[:2]) > 50
 
@@ -266,6 +289,120 @@ def test_a_conditional_model_draws_the_digit_asked_for(conditional, folder, rows
     np.testing.assert_array_equal(np.concatenate(rows), sevens)
 
 
+@pytest.mark.parametrize("at_once", [4, 10, 11])
+def test_digits_are_drawn_in_parts_as_all_at_once(
+    plain, conditional, folder, rows_drawn, monkeypatch, at_once
+):
+    for model in (plain, conditional):
+        generate(model, folder, num_images=23)
+        whole = array_of(folder, "generated_23_seed0_step30")
+        with monkeypatch.context() as context:
+            context.setattr(gallery, "AT_ONCE", at_once)
+            generate(model, folder, num_images=23)
+        parts = array_of(folder, "generated_23_seed0_step30")
+        np.testing.assert_allclose(parts, whole, atol=1e-6)
+        assert len(np.unique(parts.reshape(23, -1), axis=0)) == 23
+        (*_, first), (*_, second) = rows_drawn
+        assert list(map(len, first)) == list(map(len, second))
+        np.testing.assert_allclose(np.concatenate(second), whole, atol=1e-6)
+        rows_drawn.clear()
+
+
+def test_the_first_digits_are_the_same_however_many_are_asked_for(
+    plain, folder, rows_drawn, monkeypatch
+):
+    """Each has a number, whatever parts they are drawn in."""
+    monkeypatch.setattr(gallery, "AT_ONCE", 4)
+    for count in (6, 9):
+        generate(plain, folder, num_images=count)
+    six, nine = (array_of(folder, f"generated_{n}_seed0_step30") for n in (6, 9))
+    np.testing.assert_allclose(six, nine[:6], atol=1e-6)
+
+
+def test_any_number_of_digits_takes_a_bounded_memory(
+    plain, folder, rows_drawn, monkeypatch
+):
+    """30,000 of them are 94 MB."""
+    asked = []
+
+    def samples(model, weights, key, labels, rows):
+        asked.append(len(labels))
+        return np.tile((rows % 7 / 7).astype("f4")[:, None, None], [1, 28, 28])
+
+    monkeypatch.setattr(gallery, "prior_samples", samples)
+    tracemalloc.start()
+    try:
+        generate(plain, folder, num_images=30_500)
+        peak = tracemalloc.get_traced_memory()[1] / 1e6
+    finally:
+        tracemalloc.stop()
+    assert asked == [1000] * 30 + [500] and peak < 30
+    found = array_of(folder, "generated_30500_seed0_step30")
+    assert found.shape == (30_500, 28, 28) and found.dtype == np.float32
+    np.testing.assert_allclose(found[:, 3, 5], np.arange(30_500) % 7 / 7, rtol=1e-6)
+    assert sum(map(len, rows_drawn[0][2])) == gallery.PICTURED
+
+
+def test_many_digits_are_drawn_under_a_bar(plain, folder, rows_drawn, monkeypatch):
+    """Half a million take a quarter of a minute or more."""
+    moved = []
+
+    class Bar(contextlib.nullcontext):
+        def update(self, count):
+            moved.append(count)
+
+        def close(self):
+            pass
+
+    def bar(total, *rest, **more):
+        moved.append(total)
+        found = Bar()
+        found.enter_result = found
+        return found
+
+    monkeypatch.setattr(progress, "bar", bar)
+    monkeypatch.setattr(gallery, "AT_ONCE", 4)
+    generate(plain, folder, num_images=10)
+    assert moved == [10, 4, 4, 2]
+
+
+@pytest.mark.parametrize("digit", [3, 4, 9])
+def test_a_class_that_was_never_seen_is_refused(conditional, tmp_path, digit):
+    """It would be drawn as something else. Nothing is left of the attempt."""
+    folder = Folder(tmp_path, classes=(0, 1, 2, 5, 6, 7, 8))
+    with pytest.raises(UserError) as error:
+        generate(conditional, folder, num_images=2, digit=digit)
+    assert str(error.value) == (
+        f"--digit={digit}: the run was trained on the classes 0, 1, 2, 5, 6, 7, 8 "
+        "alone: choose one of them"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_classes_that_were_seen_are_drawn_and_said(
+    conditional, plain, tmp_path, rows_drawn, capsys
+):
+    """Where all are asked for, of which some were never seen."""
+    folder, told = Folder(tmp_path, classes=(0, 5)), "trained on: 0, 5\n"
+    generate(conditional, folder, num_images=2, digit=5)
+    assert told not in capsys.readouterr().out
+    generate(conditional, folder, num_images=2)
+    assert told in capsys.readouterr().out
+    generate(plain, folder, num_images=2)  # no class is asked of it
+    generate(conditional, Folder(tmp_path), num_images=2)
+    assert "trained on" not in capsys.readouterr().out
+
+
+def test_a_run_of_a_program_that_noted_no_classes_draws_as_before(
+    conditional, folder, rows_drawn
+):
+    class Older(Folder):
+        recorded = {"dataset": {"name": "mnist"}}
+
+    generate(conditional, Older(folder.path), num_images=2, digit=9)
+    assert array_of(folder, "generated_2_digit9_seed0_step30").shape == (2, 28, 28)
+
+
 def test_a_picture_without_classes_is_about_square(plain, folder, rows_drawn):
     generate(plain, folder, num_images=11)
     ((_, title, rows),) = rows_drawn
@@ -274,13 +411,15 @@ def test_a_picture_without_classes_is_about_square(plain, folder, rows_drawn):
 
 
 def test_digits_are_written_whole_or_not_at_all(plain, folder, monkeypatch):
-    def full(file, array):
-        file.write(b"a beginning")
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(model, weights, key, labels, rows):
+        if min(rows):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return np.zeros([len(rows), 28, 28], np.float32)
 
     generate(plain, folder, num_images=2)
     before = array_of(folder, "generated_2_seed0_step30")
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(gallery, "AT_ONCE", 1)
+    monkeypatch.setattr(gallery, "prior_samples", full)
     with pytest.raises(OSError, match="No space"):
         generate(plain, folder, num_images=2)
     np.testing.assert_array_equal(array_of(folder, "generated_2_seed0_step30"), before)

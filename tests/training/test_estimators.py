@@ -9,7 +9,7 @@ import tensorflow as tf
 import loop
 from core import settings
 from core.data.batches import Batch
-from core.model import distributions, hierarchical, networks, priors, vae
+from core.model import distributions, hierarchical, networks, priors, terms, vae
 from core.model.build import build
 from core.training import estimators
 
@@ -152,6 +152,42 @@ def test_xla_gives_the_same_gradients(tiny, estimator):
     compiled = tf.function(tiny.gradient, jit_compile=True, autograph=False)
     found, expected = compiled(estimator, noise), tiny.gradient(estimator, noise)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("estimator", ["stl", "dreg"])
+def test_each_encoders_gradient_goes_through_its_samples_alone(tiny, estimator):
+    """Of every layer, draw by draw: of sum_k a_k log w_k, where log q(z|x) has its
+    weights held fixed; a_k is 1 / K for stl, and (w_k / sum w)^2 for dreg."""
+    noise = np.random.default_rng(0).standard_normal([4, tiny.batch, tiny.dims])
+    batch = Batch(tiny.x, None, tf.constant(noise))
+    fixed = tf.nest.map_structure(lambda p: tf.constant(p.numpy()), tiny.params)
+
+    def log_q(samples):
+        """Of [K, B, D] samples of each layer, by the weights as they are."""
+        given = tiny.x
+        for name, z in zip(tiny.model.encoders, samples, strict=True):
+            outputs = networks.mlp(fixed[name], given, tf.tanh)
+            density = distributions.gaussian_log_prob(z, *tf.split(outputs, 2, axis=-1))
+            yield tf.reduce_sum(density, axis=-1)
+            given = z
+
+    with tf.GradientTape() as tape:
+        inference = tiny.model.infer(tiny.params, batch.x, batch.noise)
+        log_w = terms.log_likelihood(inference, batch.x) + terms.log_prior(inference)
+        log_w -= tf.add_n([*log_q([latent.z for latent in inference.latents])])
+        shares = tf.nn.softmax(tf.stop_gradient(log_w), axis=0)
+        a = 1 / 4 if estimator == "stl" else shares**2
+        value = -tf.reduce_mean(tf.reduce_sum(a * log_w, axis=0))
+    expected = tf.nest.flatten(tape.gradient(value, tiny.params))
+    _, found = loop.loss_and_gradients(
+        tiny.model, tiny.params, batch, OBJECTIVES[estimator]
+    )
+    named = networks.named_variables(tiny.params)
+    layers = [name.split("/")[0] for name, _ in named]
+    assert {*tiny.model.encoders} == {name for name in layers if "encoder" in name}
+    for (name, _), mine, other in zip(named, found, expected, strict=True):
+        if "encoder" in name:
+            np.testing.assert_allclose(mine, other, 1e-9, 1e-12, err_msg=name)
 
 
 def test_path_weights_are_the_samples_shares_of_the_bound():

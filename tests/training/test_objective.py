@@ -92,6 +92,20 @@ def test_the_kl_has_a_weight(example, log_w):
     assert float(loss) == pytest.approx(-np.mean(log_likelihood + 0.3 * log_ratio))
 
 
+def test_the_kl_has_its_weight_in_every_importance_weight(example, log_w):
+    """The IWAE bound under a warm-up: log p(x|z) + weight (log p(z) - log q(z|x))."""
+    x, inference = example
+    log_likelihood = terms.log_likelihood(inference, x).numpy()
+    weighted = log_likelihood + 0.3 * (log_w - log_likelihood)
+    found = terms.log_importance_weights(inference, x, 0.3)
+    np.testing.assert_allclose(found, weighted, rtol=1e-12)
+    loss = objective.losses(inference, x, IWAE, 0.3).loss
+    expected = -np.mean(np.log(np.mean(np.exp(weighted), axis=0)))
+    assert float(loss) == pytest.approx(expected, rel=1e-12)
+    unweighted = objective.losses(inference, x, IWAE).loss
+    assert float(unweighted) != pytest.approx(expected, rel=1e-6)
+
+
 def test_the_weight_in_force_is_the_argument_and_not_beta(example):
     """Which differs from beta during warm-up."""
     x, inference = example

@@ -44,6 +44,25 @@ def test_the_learning_rate_is_constant_or_half_a_cosine(dtype):
     assert rates("cosine") == pytest.approx(expected, abs=1e-8)
 
 
+def test_a_step_is_recorded_with_what_was_scheduled_for_it():
+    """As plain numbers: they go into JSON. The last step of the run is not the end of
+    the cosine, which would be a rate of 0."""
+    horizon = Horizon(warmup=200, total=100)
+    loss_settings = settings.Objective(beta=3.0)
+    adam_settings = settings.Adam(learning_rate=0.1, learning_rate_schedule="cosine")
+    for step in (0, 30, 99):
+        found = schedules.at(step, loss_settings, adam_settings, horizon)
+        assert {name: type(value) for name, value in found.items()} == {
+            "learning_rate": float,
+            "kl_weight": float,
+        }
+        rate = 0.05 * (1 + math.cos(math.pi * step / 100))
+        assert found["learning_rate"] == pytest.approx(rate, rel=1e-3)
+        assert found["kl_weight"] == pytest.approx(3 * step / 200, rel=1e-6)
+    constant = schedules.at(5, loss_settings, settings.Adam(), Horizon(0, 100))
+    assert constant == {"learning_rate": 1e-3, "kl_weight": 3.0}
+
+
 def test_the_horizon_is_counted_in_steps():
     loss_settings = settings.Objective(warmup_epochs=3)
     horizon = schedules.horizon(loss_settings, 10, 40)

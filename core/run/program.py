@@ -1,0 +1,54 @@
+"""Which program made a run: a digest of its own files."""
+
+import functools
+import hashlib
+import platform
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+ROOT = Path(__file__).parents[2]
+
+
+@functools.cache
+def version() -> dict:
+    """{"sha256": of the product's files, "commit": of a checkout, else ""}."""
+    digest = hashlib.sha256()
+    patterns = "loop.py", "flags.py", "core/**/*.py"
+    for path in sorted(path for each in patterns for path in ROOT.glob(each)):
+        digest.update(str(path.relative_to(ROOT)).encode())
+        digest.update(path.read_bytes())
+    return {"sha256": digest.hexdigest(), "commit": _commit()}
+
+
+def _commit() -> str:
+    command = ["git", "--git-dir", str(ROOT / ".git"), "rev-parse", "--verify", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found.stdout.strip()
+
+
+def versions() -> dict:
+    """What a run's bits depend on."""
+    return {
+        "program": version()["sha256"][:12],
+        "commit": version()["commit"],
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def remarks(made_with: dict) -> list[str]:
+    """What made a run and is not what goes on with it, each in a line."""
+    here = versions()
+    return [
+        f"This run was begun with {what} {made_with.get(name, 'unknown')}: under "
+        f"{here[name]} it goes on, but equal bits are promised for equal versions only."
+        for name, what in (("tensorflow", "TensorFlow"), ("program", "the program"))
+        if made_with.get(name) != here[name]
+    ]
