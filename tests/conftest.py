@@ -3,6 +3,7 @@
 import gzip
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,11 @@ from core import settings as settings_of
 from core.data import idx, synthetic
 
 ROOT = Path(__file__).parent.parent
+
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    # What a script's `&` job or nohup ignores, the programs that tests start would too.
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *arguments: None)
 
 
 def idx_bytes(array, magic=None):
