@@ -65,9 +65,13 @@ def tile_noise(model, key, first_lane: int, num_samples: int):
     for first in range(0, groups, numerics.CALLS):
         count = min(numerics.CALLS, groups - first)
         shape = count, SAMPLES, 1, sum(model.latent_dims)
-        draws = [rng.normal_rows(key, first, shape, lane) for lane in lanes]
+        at = tf.constant(first)
+        draws = [draw(key, at, shape, tf.constant(lane)) for lane in lanes]
         missing = max(0, (first + count) * SAMPLES - num_samples)
         yield tf.concat(draws, axis=2), tf.constant(missing)
+
+
+draw = tf.function(rng.normal_rows, autograph=False)  # op by op a GPU takes 15 times
 
 
 @functools.cache
