@@ -61,17 +61,20 @@ def tile_noise(model, key, first_lane: int, num_samples: int):
     """Yield (noise [groups, SAMPLES, L, D] of the tile's L groups of images, how many
     of its last samples are too many)."""
     groups = -(-num_samples // SAMPLES)
-    lanes = range(first_lane, first_lane + numerics.TILE // IMAGES)
+    lanes = numerics.TILE // IMAGES
     for first in range(0, groups, numerics.CALLS):
         count = min(numerics.CALLS, groups - first)
         shape = count, SAMPLES, 1, sum(model.latent_dims)
-        at = tf.constant(first)
-        draws = [draw(key, at, shape, tf.constant(lane)) for lane in lanes]
         missing = max(0, (first + count) * SAMPLES - num_samples)
-        yield tf.concat(draws, axis=2), tf.constant(missing)
+        at = tf.constant(first), tf.constant(first_lane)
+        yield noise_of(key, *at, shape, lanes), tf.constant(missing)
 
 
-draw = tf.function(rng.normal_rows, autograph=False)  # op by op a GPU takes 15 times
+@tf.function(autograph=False)  # a GPU takes 15 times as long op by op
+def noise_of(key, first, first_lane, shape, lanes: int):
+    """Noise [groups, SAMPLES, lanes, D] of neighboring groups of images."""
+    draws = [rng.normal_rows(key, first, shape, first_lane + i) for i in range(lanes)]
+    return tf.concat(draws, axis=2)
 
 
 @functools.cache
