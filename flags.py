@@ -22,34 +22,17 @@ usage: python loop.py [--FLAG=VALUE ...]
   python loop.py --mode=evaluate --run_dir=checkpoints/default --importance_samples=5000
   python loop.py --flagfile=core/recipes/first_minute.flags
 """
-TITLES = {
-    "run": "The run",
-    "data": "Data",
-    "model": "Model",
-    "training": "Training",
-    "objective": "Loss",
-    "adam": "Adam",
-    "evaluation": "Evaluation",
-    "show": "Pictures",
+DEFINE = {  # by the type of the default, which each of them reads as text
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+    tuple: flags.DEFINE_list,
 }
 
-
-def _define() -> None:
-    for name, field in settings_of.FIELDS.items():
-        default, help = field.default, field.metadata["help"]
-        if isinstance(default, bool):
-            flags.DEFINE_bool(name, default, help)
-        elif isinstance(default, int):
-            flags.DEFINE_integer(name, default, help)
-        elif isinstance(default, float):
-            flags.DEFINE_float(name, default, help)
-        elif isinstance(default, str):
-            flags.DEFINE_string(name, default, help)
-        else:
-            flags.DEFINE_list(name, settings_of.as_text(default), help)
-
-
-_define()
+for name, field in settings_of.FIELDS.items():
+    define, default = DEFINE[type(field.default)], settings_of.as_text(field.default)
+    define(name, default, field.metadata["help"])
 
 
 def parse(argv: list[str]) -> None:
@@ -69,8 +52,7 @@ def parse(argv: list[str]) -> None:
         if asked.run.mode == "train":  # else the run's own count too
             consistency.going_on(None, asked, typed())
     except (flags.Error, UserError, OSError, ValueError, RecursionError) as error:
-        message = " ".join(str(error).split()).encode("ascii", "backslashreplace")
-        complain(f"error: {message.decode()} (--help lists the flags)")
+        complain(f"error: {' '.join(str(error).split())} (--help lists the flags)")
         sys.exit(2)
 
 
@@ -95,24 +77,21 @@ def settings() -> settings_of.Settings:
 def help_text() -> str:
     """All flags for a user, by what they are about."""
     lines = [USAGE]
-    for group, settings in settings_of.GROUPS.items():
-        names = [field.name for field in dataclasses.fields(settings)]
-        modes = [m for m in settings_of.MODES if set(names) & settings_of.used_by(m)]
-        lines.append(f"\n{TITLES[group]} (--mode={', '.join(modes)})\n")
-        lines += [_help_line(settings_of.FIELDS[name]) for name in names]
+    for group, record in settings_of.GROUPS.items():
+        names = {*vars(record)}
+        modes = [m for m in settings_of.MODES if settings_of.used_by(m) & names]
+        lines.append(f"\n{group.capitalize()} (--mode={', '.join(modes)})\n")
+        lines += map(_help_line, dataclasses.fields(record))
     lines.append("\n  --flagfile=FILE\n      Read flags from a file, one a line.")
     return "\n".join(lines)
 
 
 def _help_line(field) -> str:
-    default = settings_of.as_text(field.default)
+    name, default = field.name, settings_of.as_text(field.default)
+    flag = f"--{name}={default or 'FOLDER'}"
     if isinstance(field.default, bool):
-        name = f"--[no]{field.name}"
-    else:
-        name = f"--{field.name}={default if field.default != '' else 'FOLDER'}"
-    choices = field.metadata["choices"]
-    ways = f" ({' | '.join(choices)})" if choices else ""
-    if isinstance(field.default, bool):
-        ways = f" (default: {'' if field.default else 'no'}{field.name})"
+        flag = f"--[no]{name} (default: {'' if field.default else 'no'}{name})"
+    elif choices := field.metadata["choices"]:
+        flag += f" ({' | '.join(choices)})"
     wrapped = textwrap.fill(field.metadata["help"], 80)
-    return f"  {name}{ways}\n{textwrap.indent(wrapped, 6 * ' ')}"
+    return f"  {flag}\n{textwrap.indent(wrapped, 6 * ' ')}"

@@ -13,59 +13,48 @@ def option(default, help: str, expected: str, works, choices=()):
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def _between(value, low, high, types=(int, float)) -> bool:
+    return type(value) in types and low <= value <= high
+
+
 def whole(default: int, help: str, low=1, high=MAX_COUNT):
     """A whole number between two limits, both included."""
     expected = f"a whole number from {low} to {high:,}"
-    return option(
-        default, help, expected, lambda n: type(n) is int and low <= n <= high
-    )
+    return option(default, help, expected, lambda n: _between(n, low, high, [int]))
 
 
 def number(default: float, help: str, zero=True):
     """A float32 that is not so small that it is 0 there; 0 itself only if it works."""
-    expected = f"{'0 or ' * zero}a number from {TINY:.1e} to {HUGE:.1e}"
-    return option(
-        default,
-        help,
-        expected,
-        lambda x: type(x) in (int, float) and (TINY <= x <= HUGE or zero and x == 0),
-    )
+
+    def works(x):
+        return _between(x, TINY, HUGE) or zero and _between(x, 0, 0)
+
+    expected = f"{'0 or ' * zero}a number from {TINY} to {HUGE}"
+    return option(default, help, expected, works)
 
 
 def decay(default: float, help: str):
     """A decay of a moving average."""
     expected = f"a number from 0 to {BELOW_ONE}"
-    return option(
-        default,
-        help,
-        expected,
-        lambda x: type(x) in (int, float) and 0 <= x <= BELOW_ONE,
-    )
+    return option(default, help, expected, lambda x: _between(x, 0, BELOW_ONE))
 
 
-def choice(default: str, help: str, *choices: str):
-    """One of several words."""
+def choice(words: str, help: str):
+    """One of several words; the first is the default."""
+    choices = tuple(words.split())
     expected = "one of " + ", ".join(choices)
-    return option(default, help, expected, lambda s: s in choices, choices)
+    return option(choices[0], help, expected, lambda s: s in choices, choices)
 
 
-def sizes(default: tuple, help: str, number=None):
-    """Positive sizes; `number` of them, or one at least."""
-    expected = (
-        f"{number or ''} positive sizes joined by commas, such as 512,256, of at "
-    )
-    expected += f"most {MAX_COUNT:,} each"
-    return option(
-        default,
-        help,
-        expected.strip(),
-        lambda sizes: (
-            type(sizes) is tuple
-            and len(sizes) > 0
-            and (number is None or len(sizes) == number)
-            and all(type(n) is int and 0 < n <= MAX_COUNT for n in sizes)
-        ),
-    )
+def sizes(default: tuple, help: str, count=None):
+    """Positive sizes; `count` of them, or one at least."""
+
+    def works(value):
+        of_length = type(value) is tuple and 0 < len(value) == (count or len(value))
+        return of_length and all(_between(n, 1, MAX_COUNT, [int]) for n in value)
+
+    expected = f"positive sizes joined by commas, of at most {MAX_COUNT:,} each"
+    return option(default, help, f"{count or ''} {expected}".strip(), works)
 
 
 def switch(default: bool, help: str):
@@ -74,22 +63,20 @@ def switch(default: bool, help: str):
 
 
 def folder(default: str, help: str, without="*?[]\\"):
-    """A folder's name. Only a slip can have meant a swallowed flag, a URL, the home of
-    nobody, or what is `without`, which TensorFlow would take for a pattern."""
+    """A folder's name; none at all, if that is the default. Only a slip can have meant
+    a swallowed flag, a URL, the home of nobody, or what is `without`, which TensorFlow
+    would take for a pattern."""
+
+    def works(name):
+        if type(name) is not str or default and not name:
+            return False
+        whole = os.path.expanduser(name)
+        slip = name.startswith("-") or "://" in name or whole.startswith("~")
+        return not slip and not set(whole) & {"\0", *without}
+
     expected = "the name of a folder on this machine"
     expected += f", without any of {' '.join(without)}" if without else ""
-    return option(
-        default,
-        help,
-        expected,
-        lambda name: (
-            type(name) is str
-            and not name.startswith("-")
-            and "://" not in name
-            and not os.path.expanduser(name).startswith("~")
-            and not set(os.path.expanduser(name)) & {"\0", *without}
-        ),
-    )
+    return option(default, help, expected, works)
 
 
 def as_folder(field, name: str) -> str:

@@ -26,13 +26,13 @@ IWAE, GREY = {"objective": "iwae"}, {"binarization": "none"}
 DREG = IWAE | {"estimator": "dreg"}
 CONV, TWO = {"architecture": "conv"}, {"stochastic_layers": 2}
 MEANINGLESS = [  # but harmless, if it is a default
-    ({"eager": True, "jit": True}, "--eager runs without XLA"),
-    (TWO | {"latent_dim": 5}, "--latent_dim is of one layer"),
-    ({"latent_dims": (5, 4)}, "are of --stochastic_layers=2"),
-    ({"upper_hidden_sizes": (5,)}, "are of --stochastic_layers=2"),
-    (CONV | {"hidden_sizes": (5,)}, "give --filters"),
-    ({"filters": (5, 6)}, "are of --architecture=conv"),
-    (CONV | {"jit": True}, "runs without XLA"),
+    ({"eager": True, "jit": True}, "run without XLA: leave out --jit"),
+    (TWO | {"latent_dim": 5}, "--latent_dim is of --stochastic_layers=1"),
+    ({"latent_dims": (5, 4)}, "is of --stochastic_layers=2"),
+    ({"upper_hidden_sizes": (5,)}, "is of --stochastic_layers=2"),
+    (CONV | {"hidden_sizes": (5,)}, "--hidden_sizes is of --architecture=dense"),
+    ({"filters": (5, 6)}, "--filters is of --architecture=conv"),
+    (CONV | {"jit": True}, "run without XLA: leave out --jit"),
     ({"bfloat16": True}, "give --importance_samples"),
     ({"dataset": "synthetic", "data_dir": "x"}, "is read instead of --dataset"),
     ({"dataset": "auto", "data_dir": "x"}, "no more beside it than mnist: give one"),
@@ -128,7 +128,7 @@ def test_a_new_run_takes_the_settings_as_they_are():
     assert consistency.going_on(None, PAST, set()) is PAST
     eager = changed(PAST, eager=True)
     assert consistency.going_on(None, eager, {"eager"}) is eager
-    with pytest.raises(UserError, match="--eager runs without XLA"):
+    with pytest.raises(UserError, match="run without XLA"):
         consistency.going_on(None, eager, {"eager", "jit"})
 
 
@@ -141,7 +141,7 @@ def test_training_that_goes_on_is_checked():
     now = changed(PAST, estimator="dreg")
     with pytest.raises(UserError, match="for the elbo, use stl"):
         consistency.going_on(PAST, now, set())
-    with pytest.raises(UserError, match="--latent_dims and"):
+    with pytest.raises(UserError, match="--latent_dims is of"):
         consistency.going_on(PAST, PAST, {"latent_dims"})
 
 

@@ -12,17 +12,18 @@ KINDS = {  # kind of option -> (made, values that work, values that do not)
     "not zero": (options.number(1.0, "h", zero=False), (2.5, 1), (0, 0.0, -1, "1")),
     "decay": (options.decay(0.5, "h"), (0, 0.999), (1, -0.1, "0", False)),
     "folder": (
-        options.folder("a", "h"),
+        options.folder("", "h"),
         ("", "b/.c", "ä b", "~", "~/a", "./~a", "./-a", "a:b", "a~"),
         ("-", "--a", "-a=b", "s3://a", "file:///a", "a*", "a?", "[a", "a]")
         + ("a\\b", "a\0b", "~nobody.at.all", "~nobody.at.all/a", None, 5, b"a"),
     ),
+    "a folder that has a name": (options.folder("a", "h"), ("b", "~/a"), ("", "-")),
     "images": (
         options.folder("", "h", ""),
         ("", "~/a", "digits [1]", "a*?\\"),
         ("--a", "http://a", "gs://a", "a\0b", "~nobody.at.all/a", None, 5),
     ),
-    "choice": (options.choice("a", "h", "a", "b"), ("a", "b"), ("c", "", None, 1)),
+    "choice": (options.choice("a b", "h"), ("a", "b"), ("c", "", None, 1)),
     "sizes": (options.sizes((1,), "h"), ((1,), (2, 3)), ((), (0,), [1], (1.0,), "1")),
     "a pair": (options.sizes((1, 2), "h", 2), ((3, 4),), ((1,), (1, 2, 3))),
     "switch": (options.switch(True, "h"), (True, False), (0, 1, "true", None)),
@@ -38,10 +39,10 @@ def test_a_kind_of_option_lets_through_what_works(kind):
 
 
 def test_an_option_carries_its_help_and_what_is_expected():
-    field = options.choice("b", "Which one.", "a", "b")
+    field = options.choice("b a", "Which one.")
     assert isinstance(field, dataclasses.Field) and field.default == "b"
     assert field.metadata["help"] == "Which one."
-    assert field.metadata["expected"] == "one of a, b"
+    assert field.metadata["expected"] == "one of b, a"
     assert options.whole(1, "h", 0, 2000).metadata["expected"] == (
         "a whole number from 0 to 2,000"
     )
@@ -109,6 +110,8 @@ def test_a_folder_has_one_spelling(name, monkeypatch):
     """Which is its own spelling, and works: what a run keeps is read again."""
     monkeypatch.setenv("HOME", "/home/me")
     field = options.folder("a", "h")
+    if not name:
+        field = options.folder("", "h")
     for field.name in ("run_dir", "start_from"):
         kept = options.as_folder(field, name)
         assert field.metadata["works"](kept) and options.as_folder(field, kept) == kept
