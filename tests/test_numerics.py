@@ -95,7 +95,9 @@ def test_matrices_alone_are_rounded_to_bfloat16():
     """To 8 significant bits; a product with them comes back in the bias's type."""
     params = {
         "net": networks.init_mlp(networks.matrix_keys(0), "net", (6, 5, 4), 0.3),
-        "conv": networks.init_conv(next(networks.matrix_keys(1)), "conv", 2, 3),
+        "conv": networks.init_layers(
+            networks.matrix_keys(1), "conv", {"conv_0": (3, 3, 2, 3)}
+        ),
     }
     rounded = numerics.in_bfloat16(params)
     tf.nest.assert_same_structure(rounded, params)

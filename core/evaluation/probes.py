@@ -21,18 +21,16 @@ def nearest_neighbors_accuracy(z, labels, test_z, test_labels) -> float:
     if len(z) > KNOWN:
         progress.say(f"Neighbors are the first {KNOWN:,} of {len(z):,} training images")
     z, labels = z[:KNOWN], labels[:KNOWN]
-    k = min(NEIGHBORS, len(z))
-    classes = int(max(labels.max(), test_labels.max())) + 1
+    k, right = min(NEIGHBORS, len(z)), 0
     squares = np.sum(z * z, axis=1)
-    right = 0
-    shown = progress.bar(len(test_z), "image", "nearest neighbors", delay=1)
-    for i in range(0, len(test_z), CHUNK):
-        distances = squares - 2 * test_z[i : i + CHUNK] @ z.T
-        nearest = labels[np.argpartition(distances, k - 1, axis=1)[:, :k]]
-        votes = np.eye(classes, dtype=np.int32)[nearest].sum(axis=1)
-        right += np.sum(np.argmax(votes, axis=1) == test_labels[i : i + CHUNK])
-        shown.update(len(votes))
-    shown.close()
+    ballots = np.eye(int(labels.max()) + 1, dtype=np.int32)
+    with progress.bar(len(test_z), "image", "nearest neighbors", delay=1) as bar:
+        for i in range(0, len(test_z), CHUNK):
+            distances = squares - 2 * test_z[i : i + CHUNK] @ z.T
+            nearest = labels[np.argpartition(distances, k - 1, axis=1)[:, :k]]
+            found = np.argmax(ballots[nearest].sum(axis=1), axis=1)
+            right += np.sum(found == test_labels[i : i + CHUNK])
+            bar.update(len(found))
     return float(right / len(test_z))
 
 
@@ -42,12 +40,11 @@ def linear_accuracy(z, labels, test_z, test_labels) -> float:
     In closed form, on standardized z [N, D] and a constant: W = (Z'Z + r N I)^-1 Z'Y.
     """
     mean, scale = z.mean(axis=0), z.std(axis=0) + 1e-8
-    classes = int(max(labels.max(), test_labels.max())) + 1
 
     def features(z):
         return np.column_stack([(z - mean) / scale, np.ones(len(z))]).astype(np.float64)
 
-    inputs = features(z)
+    inputs, one_hot = features(z), np.eye(int(labels.max()) + 1)[labels]
     penalty = RIDGE * len(z) * np.eye(inputs.shape[1])
-    w = np.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ np.eye(classes)[labels])
+    w = np.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ one_hot)
     return float(np.mean(np.argmax(features(test_z) @ w, axis=1) == test_labels))

@@ -28,7 +28,6 @@ class Evaluated(NamedTuple):
 
     record: dict  # flat, as evaluations.jsonl keeps it
     split: datasets.Split  # the images that were evaluated
-    of_images: int  # how many there are of that kind
     z_mean: np.ndarray  # [N, D], of the layer next to the image
 
 
@@ -37,14 +36,11 @@ def evaluation(model, weights, data, run_settings, settings, known=None) -> Eval
     `settings.Evaluation` asks for. `known` is the record of the same evaluation made
     before, whose -log p(x) need not be computed again."""
     start, seed = time.perf_counter(), run_settings.seed
-    kind, asked = settings.evaluation_split, settings.evaluation_images
-    pixels, labels = datasets.fix(data, kind, seed)
-    count = asked or len(pixels)
-    split = datasets.Split(pixels[:count], labels[:count])
+    kind, count = settings.evaluation_split, settings.evaluation_images or None
+    split = datasets.Split(*(part[:count] for part in datasets.fix(data, kind, seed)))
     found = bounds.evaluate(model, weights, split, kind, seed)
-    grey = data.binarization == "none"
+    units, kls = [*found.active_units], [kl.tolist() for kl in found.kl_per_dim]
     one_layer = len(model.latent_dims) == 1
-    kl_per_dim = [kl.tolist() for kl in found.kl_per_dim]
     record = {
         "split": kind,
         "dataset": data.record["name"],
@@ -52,33 +48,31 @@ def evaluation(model, weights, data, run_settings, settings, known=None) -> Eval
         "seed": seed,
         "given_labels": model.conditional,
         "images": len(split.pixels),
-        "loss" if grey else "negative_elbo": found.negative_elbo,
+        "loss" if data.binarization == "none" else "negative_elbo": found.negative_elbo,
         "distortion": found.distortion,
         "rate": found.rate,
-        "active_units": found.active_units[0] if one_layer else [*found.active_units],
-        "kl_per_dim": kl_per_dim[0] if one_layer else kl_per_dim,
+        "active_units": units[0] if one_layer else units,
+        "kl_per_dim": kls[0] if one_layer else kls,
         **probe(model, weights, data, found.z_mean, split.labels.numpy(), seed),
     }
     if settings.importance_samples:
         jit = numerics.compiles(model, run_settings)
         key = rng.key(seed, rng.Stream.LIKELIHOOD, datasets.INDEX[kind])
-        names = [name for name in known or {} if name.startswith("nll")]
-        record |= {name: known[name] for name in names} or nll(
-            model, weights, split, key, settings, jit
-        )
+        known = known or nll(model, weights, split, key, settings, jit)
+        record |= {name: known[name] for name in ("nll", "nll_standard_error")}
         record["importance_samples"] = settings.importance_samples
         record["bfloat16"] = settings.bfloat16
     record["seconds"] = time.perf_counter() - start
-    return Evaluated(record, split, len(pixels), found.z_mean)
+    return Evaluated(record, split, found.z_mean)
 
 
 def probe(model, weights, data, z_mean, labels, seed: int) -> dict:
     """What the posterior means tell of the labels, from training to held-out images."""
     train = datasets.fix(data, "train", seed)  # not kept: it is large
-    known = bounds.encode(model, weights, train), train.labels.numpy()
+    sets = bounds.encode(model, weights, train), train.labels.numpy(), z_mean, labels
     return {
-        "knn_accuracy": probes.nearest_neighbors_accuracy(*known, z_mean, labels),
-        "linear_accuracy": probes.linear_accuracy(*known, z_mean, labels),
+        "knn_accuracy": probes.nearest_neighbors_accuracy(*sets),
+        "linear_accuracy": probes.linear_accuracy(*sets),
     }
 
 
@@ -90,9 +84,6 @@ def nll(model, weights, split, key, settings, jit: bool) -> dict:
             tiles.append(log_p)
             bar.update(len(log_p))
     log_p = np.concatenate(tiles)
-    count = len(log_p)
-    error = float(np.std(log_p, ddof=1) / math.sqrt(count)) if count > 1 else None
-    return {
-        "nll": -float(np.mean(log_p)),
-        "nll_standard_error": error,
-    }
+    several = len(log_p) > 1  # one has no standard error
+    error = float(np.std(log_p, ddof=1) / math.sqrt(len(log_p))) if several else None
+    return {"nll": -float(np.mean(log_p)), "nll_standard_error": error}

@@ -1,9 +1,9 @@
 """Create weight matrices and filters, and apply them.
 
-Parameters are nested dicts of `tf.Variable`s; their keys are the checkpoint's format,
-and joined by "/" they are the names that error messages use. The networks between the
-image and its latents are dense, or convolutional where they have a layer "conv_0".
-Labels y [B, 10], if any, are put beside the input of a network's first dense layer.
+Parameters are nested dicts of `tf.Variable`s, whose keys are the checkpoint's format.
+The networks between the image and its latents are dense, or convolutional where they
+have a layer "conv_0". Labels y [B, 10], if any, stand beside the input of a network's
+first dense layer.
 """
 
 import itertools
@@ -15,39 +15,32 @@ import tensorflow as tf
 from core import numerics, rng
 from core.data.digits import PIXELS, SIDE
 
-KERNEL = 3  # height and width of a filter
+KERNEL = (3, 3)  # height and width of a filter
+TOP = SIDE // 4  # height and width of an image after two convolutions
 
-ACTIVATIONS = {
-    "relu": tf.nn.relu,
-    "tanh": tf.nn.tanh,
-    "gelu": tf.nn.gelu,
-    "silu": tf.nn.silu,
-}
+ACTIVATIONS = dict(relu=tf.nn.relu, tanh=tf.nn.tanh, gelu=tf.nn.gelu, silu=tf.nn.silu)
 
 
 # --- Layers ---------------------------------------------------------------------------
 
 
-def init_dense(key, name: str, inputs: int, outputs: int, bias=0.0, dtype=tf.float32):
-    """{"w": [inputs, outputs], "b": [outputs]}; the biases start at `bias`."""
-    return _init(key, name, [inputs, outputs], bias, dtype)
+def init_layers(keys, name: str, shapes: dict, bias=0.0, dtype=tf.float32):
+    """{layer: shape of w} -> {layer: {"w": [..., inputs, outputs], "b": [outputs]}}.
 
-
-def init_conv(key, name: str, inputs: int, outputs: int, bias=0.0, dtype=tf.float32):
-    """{"w": [3, 3, inputs, outputs], "b": [outputs]}."""
-    return _init(key, name, [KERNEL, KERNEL, inputs, outputs], bias, dtype)
-
-
-def _init(key, name, shape, bias, dtype):
-    """Glorot and Bengio (2010), equation (16): uniform in +-sqrt(6 / (both fans))."""
-    *window, inputs, outputs = shape
-    limit = math.sqrt(6 / (math.prod(window) * (inputs + outputs)))
-    w = rng.uniform(key, shape, -limit, limit, dtype)
-    b = tf.broadcast_to(tf.cast(bias, dtype), [outputs])
-    return {
-        "w": tf.Variable(w, name=f"{name}/w"),
-        "b": tf.Variable(b, name=f"{name}/b"),
-    }
+    Glorot and Bengio (2010), equation (16): w is uniform in +-sqrt(6 / (both fans)).
+    The biases of the layer "output" start at `bias`, the others at 0.
+    """
+    layers = {}
+    for layer, shape in shapes.items():
+        *window, inputs, outputs = shape
+        limit = math.sqrt(6 / (math.prod(window) * (inputs + outputs)))
+        w = rng.uniform(next(keys), shape, -limit, limit, dtype)
+        b = tf.fill([outputs], tf.cast(bias if layer == "output" else 0.0, dtype))
+        layers[layer] = {
+            "w": tf.Variable(w, name=f"{name}/{layer}/w"),
+            "b": tf.Variable(b, name=f"{name}/{layer}/b"),
+        }
+    return layers
 
 
 def dense(layer, x):
@@ -77,35 +70,22 @@ def matrix_keys(seed: int) -> Iterator[tf.Tensor]:
     return (rng.key(seed, rng.Stream.INIT, i) for i in itertools.count())
 
 
-def init_mlp(
-    keys, name: str, sizes: tuple[int, ...], bias=0.0, dtype=tf.float32, classes=0
-):
-    """One dense layer for each neighboring pair of `sizes`; the last is "output".
-
-    `bias` is where the output's bias starts; the others start at 0.
-    """
-    sizes = (sizes[0] + classes, *sizes[1:])
-    layers, last = {}, len(sizes) - 2
-    for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
-        layer, b = ("output", bias) if i == last else (f"dense_{i}", 0.0)
-        layers[layer] = init_dense(
-            next(keys), f"{name}/{layer}", inputs, outputs, b, dtype
-        )
-    return layers
+def init_mlp(keys, name: str, sizes, bias=0.0, dtype=tf.float32, classes=0):
+    """One dense layer for each neighboring pair of `sizes`, the last "output"."""
+    pairs = itertools.pairwise((sizes[0] + classes, *sizes[1:]))
+    names = [*(f"dense_{i}" for i in range(len(sizes) - 2)), "output"]
+    return init_layers(keys, name, dict(zip(names, pairs, strict=True)), bias, dtype)
 
 
 def mlp(layers, x, activation, y=None):
-    """x [..., inputs] through every layer, `activation` between them -> [..., outputs].
-
-    The layers see rows: see `numerics.as_rows`.
-    """
+    """x [..., inputs] -> [..., outputs], with `activation` between the layers."""
     rows = _rows(x, y)
     for i in range(len(layers) - 1):
         rows = activation(dense(layers[f"dense_{i}"], rows))
     return _unrolled(dense(layers["output"], rows), x)
 
 
-def _rows(x, y=None):
+def _rows(x, y):
     """x [..., I] and labels y [B, C], if any, side by side as rows [N, I + C]."""
     if y is not None:
         x = tf.concat([x, y + tf.zeros_like(x[..., :1])], axis=-1)
@@ -120,26 +100,24 @@ def _unrolled(rows, x):
 def init_conv_encoder(keys, filters, outputs: int, dtype=tf.float32, classes=0):
     """28x28 -> 14x14 -> 7x7 with filters (F0, F1), then a dense layer."""
     first, second = filters
-    top = (SIDE // 4) ** 2 * second + classes
-    return {
-        "conv_0": init_conv(next(keys), "encoder/conv_0", 1, first, dtype=dtype),
-        "conv_1": init_conv(next(keys), "encoder/conv_1", first, second, dtype=dtype),
-        "output": init_dense(next(keys), "encoder/output", top, outputs, dtype=dtype),
+    shapes = {
+        "conv_0": (*KERNEL, 1, first),
+        "conv_1": (*KERNEL, first, second),
+        "output": (TOP**2 * second + classes, outputs),
     }
+    return init_layers(keys, "encoder", shapes, dtype=dtype)
 
 
-def init_conv_decoder(
-    keys, filters, inputs: int, bias=0.0, dtype=tf.float32, classes=0
-):
+def init_conv_decoder(keys, filters, inputs, bias=0.0, dtype=tf.float32, classes=0):
     """A dense layer to 7x7xF0, then with filters F1 and F0 -> 14x14 -> 28x28 -> x."""
     first, second = filters
-    sizes = inputs + classes, (SIDE // 4) ** 2 * first
-    return {
-        "dense_0": init_dense(next(keys), "decoder/dense_0", *sizes, dtype=dtype),
-        "conv_0": init_conv(next(keys), "decoder/conv_0", first, second, dtype=dtype),
-        "conv_1": init_conv(next(keys), "decoder/conv_1", second, first, dtype=dtype),
-        "output": init_conv(next(keys), "decoder/output", first, 1, bias, dtype),
+    shapes = {
+        "dense_0": (inputs + classes, TOP**2 * first),
+        "conv_0": (*KERNEL, first, second),
+        "conv_1": (*KERNEL, second, first),
+        "output": (*KERNEL, first, 1),
     }
+    return init_layers(keys, "decoder", shapes, bias, dtype)
 
 
 def encode(layers, x, activation, y=None):
@@ -149,7 +127,7 @@ def encode(layers, x, activation, y=None):
     image = tf.reshape(x, [-1, SIDE, SIDE, 1])
     for layer in ("conv_0", "conv_1"):
         image = activation(conv(layers[layer], image))
-    features = tf.reshape(image, [-1, image.shape[1] * image.shape[2] * image.shape[3]])
+    features = tf.reshape(image, [-1, math.prod(image.shape[1:])])
     return dense(layers["output"], _rows(features, y))
 
 
@@ -158,8 +136,7 @@ def decode(layers, z, activation, y=None):
     if "conv_0" not in layers:
         return mlp(layers, z, activation, y)
     features = activation(dense(layers["dense_0"], _rows(z, y)))
-    side = SIDE // 4
-    image = tf.reshape(features, [-1, side, side, features.shape[-1] // side**2])
+    image = tf.reshape(features, [-1, TOP, TOP, features.shape[-1] // TOP**2])
     for layer in ("conv_0", "conv_1"):
         image = activation(conv_transpose(layers[layer], image, 2))
     image = conv_transpose(layers["output"], image, 1)

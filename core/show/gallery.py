@@ -43,7 +43,7 @@ def prior_samples(model, weights, key, labels, rows) -> np.ndarray:
     return pixel_means(model.sample(weights, noise, one_hot(model, labels)))
 
 
-def draw_samples(model, weights, seed: int, folder: Path) -> None:
+def draw_samples(path: Path, model, weights, seed: int) -> None:
     """Ten by ten draws from the prior; one z a row and one class a column, if the model
     is conditional."""
     rows, columns = np.divmod(np.arange(100), 10)
@@ -52,24 +52,14 @@ def draw_samples(model, weights, seed: int, folder: Path) -> None:
     samples = prior_samples(model, weights, key, columns, styles)
     title = "Pixel means of samples from the prior"
     title += ": one z a row, one class a column" if model.conditional else ""
-    figures.image_rows(
-        folder / "samples.png", title, samples.reshape(10, 10, SIDE, SIDE)
-    )
+    figures.image_rows(path, title, samples.reshape(10, 10, SIDE, SIDE))
 
 
-def draw_manifold(model, weights, path: Path, label: int) -> None:
-    """What a grid over two latent dimensions decodes to; `label` counts if the model is
-    conditional."""
-    grid = figures.manifold_grid()
-    labels = np.full(len(grid), label)
-    figures.manifold(path, decode(model, weights, grid, labels))
-
-
-def drawings(model, weights, evaluated, folder: Path) -> dict:
-    """{name of a picture: function that draws it} for the images that were evaluated, a
-    `record.Evaluated`, and for the latent space of two dimensions, if it has two."""
-    split, kind, z_mean = evaluated.split, evaluated.record["split"], evaluated.z_mean
-    labels = split.labels.numpy()
+def drawings(model, weights, evaluated) -> dict:
+    """{name of a picture: function that draws it to a path}, of the images in a
+    `record.Evaluated`, of samples, and of a latent space of two dimensions."""
+    record, split, z_mean = evaluated
+    kind, labels = record["split"], split.labels.numpy()
 
     def images(rows):
         pixels = tf.gather(split.pixels, rows)
@@ -78,19 +68,21 @@ def drawings(model, weights, evaluated, folder: Path) -> dict:
     def decoded(z, labels):
         return decode(model, weights, z, labels)
 
-    of_images = folder, kind, images, labels, z_mean, decoded
+    def draw_manifold(path, label):
+        grid = figures.manifold_grid()
+        figures.manifold(path, decoded(grid, np.full(len(grid), label)))
+
+    shown = kind, images, labels, z_mean, decoded
     tasks = {
-        "latent_space.png": partial(
-            figures.latent_space, folder / "latent_space.png", z_mean, labels, kind
-        ),
-        "reconstructions.png": partial(figures.reconstructions, *of_images),
-        "interpolations.png": partial(figures.interpolations, *of_images),
+        "latent_space.png": lambda p: figures.latent_space(p, z_mean, labels, kind),
+        "reconstructions.png": lambda p: figures.reconstructions(p, *shown),
+        "interpolations.png": lambda p: figures.interpolations(p, *shown),
     }
     if model.latent_dims == (2,):
         for label in range(CLASSES) if model.conditional else [0]:
             name = f"manifold_{label}.png" if model.conditional else "manifold.png"
-            path = folder / name
-            tasks[name] = partial(draw_manifold, model, weights, path, label)
+            tasks[name] = partial(draw_manifold, label=label)
+    tasks["samples.png"] = lambda p: draw_samples(p, model, weights, record["seed"])
     return tasks
 
 
@@ -99,22 +91,24 @@ def generate(model, weights, data, folder, run_settings, settings) -> None:
     del data  # a trained model needs none
     count, digit, seed = settings.num_images, settings.digit, run_settings.seed
     seen = folder.recorded["dataset"].get("classes", range(CLASSES))
-    if model.conditional and not {digit} <= {-1, *seen}:
-        raise UserError(
-            f"--digit={digit}: the run was trained on the classes "
-            f"{', '.join(map(str, seen))} alone: choose one of them"
-        )
-    if model.conditional and digit < 0 and len(seen) < CLASSES:
-        say(f"Classes that it was trained on: {', '.join(map(str, seen))}")
-    key = rng.key(seed, rng.Stream.SAMPLE, 1)
-    classes = [digit] if digit >= 0 else range(CLASSES)
-    kind = f"_digit{digit}" if digit >= 0 else ""
+    if model.conditional and len(seen) < CLASSES:
+        names = ", ".join(map(str, seen))
+        if digit < 0:
+            say(f"Classes that it was trained on: {names}")
+        elif digit not in seen:
+            raise UserError(
+                f"--digit={digit}: the run was trained on the classes {names} alone: "
+                "choose one of them"
+            )
+    key, shown = rng.key(seed, rng.Stream.SAMPLE, 1), []
+    classes, kind, given = range(CLASSES), "", ""
+    if digit >= 0:
+        classes, kind, given = [digit], f"_digit{digit}", f", given {digit}"
     name = f"generated_{count}{kind}_seed{seed}_step{folder.step}"
     path = folder.path / "figures" / name
-    shown = []
+    header = {"descr": "<f4", "fortran_order": False, "shape": (count, SIDE, SIDE)}
     bar = progress.bar(count, "digit", "drawing", delay=1)
     with files.whole(path.with_suffix(".npy")) as file, bar:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (count, SIDE, SIDE)}
         np.lib.format.write_array_header_1_0(file, header)
         for first in range(0, count, AT_ONCE):  # for the memory
             numbers = np.arange(first, min(first + AT_ONCE, count))
@@ -124,12 +118,9 @@ def generate(model, weights, data, folder, run_settings, settings) -> None:
             bar.update(len(digits))
             shown = [*shown, *digits][:PICTURED]
     say(f"{count} digits: float32 [{count}, 28, 28] in {path}.npy")
-    given = f", given {digit}" if digit >= 0 else ""
     columns = CLASSES if model.conditional else math.ceil(math.sqrt(len(shown)))
-    figures.image_rows(
-        path.with_suffix(".png"),
-        f"Pixel means of {len(shown)} samples from the prior{given}",
-        [shown[i : i + columns] for i in range(0, len(shown), columns)],
-    )
+    title = f"Pixel means of {len(shown)} samples from the prior{given}"
+    rows = [shown[i : i + columns] for i in range(0, len(shown), columns)]
+    figures.image_rows(path.with_suffix(".png"), title, rows)
     some = f" of the first {PICTURED}" if count > PICTURED else ""
     say(f"Picture{some}: {path}.png")

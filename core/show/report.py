@@ -1,34 +1,30 @@
 """The end of a run: held-out numbers on the screen and on disk, and its figures."""
 
+from functools import partial
+
 from core.errors import UserError
 from core.evaluation import record as records
 from core.progress import complain, say
 from core.run import program, text
 from core.show import figures, gallery
 
-PARTS = ("loss", "distortion", "rate")
 OF_TRAINING = ("objective", "num_samples", "estimator", "beta")
 
 
 def evaluate(model, weights, data, folder, run_settings, settings) -> None:
-    """What a model with these weights reaches, as `settings.Evaluation` asks.
-
-    The numbers are shown first, then written, then drawn. What cannot be written or
-    drawn costs that alone.
-
-    Raises:
-      UserError: something could not be written or drawn; the message names it.
-    """
-    kind = settings.evaluation_split
+    """Show, then write, then draw what a model with these weights reaches, as
+    `settings.Evaluation` asks. What cannot be written or drawn costs itself alone; a
+    UserError names it at the end."""
+    kind, flags = settings.evaluation_split, folder.recorded["flags"]
     say(f"Evaluating on {kind} images")
-    flags = folder.recorded["flags"]
+    there = data.record[f"{kind}_images"]
+    images = min(settings.evaluation_images or there, there)
     where = {"epoch": folder.epoch, "step": folder.step}
     where |= {name: flags[name] for name in OF_TRAINING} | folder.start
     where["program"] = program.version()["sha256"][:12]
-    images = data.record[f"{kind}_images"]
     asked = {
         "split": kind,
-        "images": min(settings.evaluation_images or images, images),
+        "images": images,
         "seed": run_settings.seed,
         "importance_samples": settings.importance_samples,
         "bfloat16": settings.bfloat16,
@@ -40,25 +36,23 @@ def evaluate(model, weights, data, folder, run_settings, settings) -> None:
     if history and "kl_weight" in history[-1]:
         record["kl_weight"] = history[-1]["kl_weight"]
     seconds = sum(epoch["seconds"] for epoch in history)
-    say(text.summary(record, evaluated.of_images, model.latent_dims, seconds))
-    tasks = {"evaluations.jsonl": lambda: folder.add_evaluation(record)}
+    say(text.summary(record, there, model.latent_dims, seconds))
+    tasks = {"evaluations.jsonl": partial(folder.add_evaluation, record)}
     if run_settings.figures:
         say("Drawing figures")
-        path = folder.path / "figures" / part_of(evaluated, run_settings.mode)
-        tasks |= gallery.drawings(model, weights, evaluated, path)
-        tasks["samples.png"] = lambda: gallery.draw_samples(
-            model, weights, run_settings.seed, path
-        )
+        drawings = gallery.drawings(model, weights, evaluated)
         if history:
-            unit = text.unit(data.binarization)
-            tasks["learning_curves.png"] = lambda: figures.learning_curves(
-                path / "learning_curves.png", history, unit
+            drawings["learning_curves.png"] = lambda path: figures.learning_curves(
+                path, history, text.unit(data.binarization)
             )
+        # The run's own are of all test images, or follow training.
+        own = run_settings.mode == "train" or (kind, images) == ("test", there)
+        path = folder.path / "figures" / ("" if own else f"{kind}_{images}")
+        tasks |= {name: partial(draw, path / name) for name, draw in drawings.items()}
     _do_each(tasks, folder.path)
 
 
 def _do_each(tasks: dict, path) -> None:
-    """Do all of {name: function}. What fails is named, and the others are done."""
     failed = []
     for name, task in tasks.items():
         try:
@@ -77,13 +71,5 @@ def _do_each(tasks: dict, path) -> None:
 def curves(data) -> list[str]:
     """The fields of metrics.jsonl that the report and the figures need."""
     kinds = ["train", "validation"] if len(data.validation.pixels) else ["train"]
-    parts = [f"{kind}_{part}" for kind in kinds for part in PARTS]
-    return ["epoch", "step", "seconds", *parts]
-
-
-def part_of(evaluated, mode: str) -> str:
-    """The folder, within that of the figures, for those of an evaluation: they are the
-    run's own where they are of all test images, or follow training."""
-    kind, images = evaluated.record["split"], evaluated.record["images"]
-    whole = kind == "test" and images == evaluated.of_images
-    return "" if whole or mode == "train" else f"{kind}_{images}"
+    parts = ("loss", "distortion", "rate")
+    return ["epoch", "step", "seconds", *(f"{k}_{p}" for k in kinds for p in parts)]

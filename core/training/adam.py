@@ -15,11 +15,8 @@ def init_moments(params):
 
 
 def update(grad, m, v, t, learning_rate, beta1, beta2, epsilon):
-    """One step for one tensor -> (what to subtract from it, new m, new v).
-
-    `t` (a float, 1 at the first step) counts this step. Epsilon stands outside the
-    bias-corrected root, as in Algorithm 1.
-    """
+    """One step for one tensor -> (what to subtract from it, new m, new v). The float
+    `t` is 1 at the first. Epsilon stands outside the bias-corrected root."""
     m = beta1 * m + (1 - beta1) * grad
     v = beta2 * v + (1 - beta2) * grad * grad
     m_hat = m * bias_correction(beta1, t)
@@ -28,40 +25,32 @@ def update(grad, m, v, t, learning_rate, beta1, beta2, epsilon):
 
 
 def bias_correction(beta: float, t):
-    """1 / (1 - beta^t), to multiply with, which is faster than to divide each number.
-
-    By expm1: the plain form loses four float32 digits at small t.
-    """
+    """1 / (1 - beta^t): to multiply with it is faster than to divide each number. The
+    plain form, without expm1, loses four float32 digits at small t."""
     return -1 / tf.math.expm1(t * math.log(beta)) if beta else tf.ones_like(t)
 
 
 def squared_norms(grads):
     """The sum of squares of each gradient, [V]. Not finite where a gradient is not, nor
-    where one is beyond 1e19 and its square overflows: no step survives either.
-    """
+    where one is beyond 1e19 and its square overflows: no step survives either."""
     rows = [tf.reshape(g, [g.shape[0] if g.shape.rank else 1, -1]) for g in grads]
     return tf.stack([tf.reduce_sum(numerics.sum_rows(g * g)) for g in rows])
 
 
 def clip(grads, norm, clip_norm: float):
-    """Scale all gradients by min(1, clip_norm / norm), so that they keep direction.
-
-    Pascanu et al. (arXiv 1211.5063), algorithm 1.
-    """
+    """Scale all gradients by min(1, clip_norm / norm): Pascanu et al. (arXiv
+    1211.5063), algorithm 1."""
     scale = clip_norm / tf.maximum(norm, clip_norm)
     return [g * scale for g in grads]
 
 
 def apply(state, grads, learning_rate, settings) -> None:
-    """Assign one update of `settings.Adam` to every weight and moment of a state.
-
-    `grads` is a flat list in the order of `state.params`.
-    """
-    flat = tf.nest.flatten
-    variables = zip(*map(flat, (state.params, state.m, state.v)), grads, strict=True)
-    for p, m, v, grad in variables:
+    """Assign one update of `settings.Adam` to every weight and moment of a state;
+    `grads` are in the order of its flattened weights."""
+    flat = map(tf.nest.flatten, (state.params, state.m, state.v))
+    hyper = settings.beta1, settings.beta2, settings.epsilon
+    for p, m, v, grad in zip(*flat, grads, strict=True):
         t = tf.cast(state.step + 1, grad.dtype)
-        hyper = settings.beta1, settings.beta2, settings.epsilon
         delta, m_new, v_new = update(grad, m, v, t, learning_rate, *hyper)
         p.assign(p - delta)
         m.assign(m_new)
@@ -71,19 +60,13 @@ def apply(state, grads, learning_rate, settings) -> None:
 def follow(state, ema_decay: float) -> None:
     """Let the moving average of the weights, where the state keeps one, follow them.
 
-    Polyak and Juditsky (1992), exponentially.
+    Polyak and Juditsky (1992), exponentially. The decay at step t (from 1) is
+    min(ema_decay, (1 + t) / (10 + t)), so that the start is soon forgotten.
     """
     if not state.average:
         return
     flat = map(tf.nest.flatten, (state.average, state.params))
     for average, p in zip(*flat, strict=True):
-        decay = average_decay(tf.cast(state.step + 1, p.dtype), ema_decay)
+        t = tf.cast(state.step + 1, p.dtype)
+        decay = tf.minimum((1 + t) / (10 + t), ema_decay)
         average.assign(decay * average + (1 - decay) * p)
-
-
-def average_decay(t, decay: float):
-    """The decay of the weights' moving average at step `t` (from 1).
-
-    It is min(decay, (1 + t) / (10 + t)), so that the start is soon forgotten.
-    """
-    return tf.minimum((1 + t) / (10 + t), decay)

@@ -42,7 +42,7 @@ def evaluate(model, data, **changes):
 
 
 def test_an_evaluation_is_one_flat_record_of_what_was_measured(one, data):
-    record_, split, of_images, z_mean = evaluate(one, data)
+    record_, split, z_mean = evaluate(one, data)
     assert list(record_) == FIELDS
     assert record_ == json.loads(json.dumps(record_))
     test = datasets.fix(data, "test", 5)
@@ -62,7 +62,7 @@ def test_an_evaluation_is_one_flat_record_of_what_was_measured(one, data):
         "active_units": found.active_units[0],
         "kl_per_dim": found.kl_per_dim[0].tolist(),
     }
-    assert record_["seconds"] > 0 and of_images == 60
+    assert record_["seconds"] > 0
     np.testing.assert_array_equal(z_mean, found.z_mean)
 
 
@@ -77,8 +77,8 @@ def test_two_layers_have_their_units_apart(data):
 
 def test_the_first_images_of_either_split_can_be_evaluated(one, data):
     changes = dict(evaluation_split="validation", evaluation_images=7)
-    record_, split, of_images, z_mean = evaluate(one, data, **changes)
-    assert (record_["split"], record_["images"], of_images) == ("validation", 7, 30)
+    record_, split, z_mean = evaluate(one, data, **changes)
+    assert (record_["split"], record_["images"]) == ("validation", 7)
     held_out = datasets.fix(data, "validation", 5)
     np.testing.assert_array_equal(split.pixels, held_out.pixels[:7])
     np.testing.assert_array_equal(split.labels, held_out.labels[:7])

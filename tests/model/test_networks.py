@@ -81,7 +81,8 @@ def by_hand(image, filters, stride):
 
 
 def test_convolutions_are_sums_over_patches():
-    layer = networks.init_conv(next(keys()), "conv", 2, 3, bias=0.5, dtype=tf.float64)
+    shapes = {"output": (3, 3, 2, 3)}
+    layer = networks.init_layers(keys(), "conv", shapes, 0.5, tf.float64)["output"]
     x = np.random.default_rng(0).standard_normal([4, 8, 8, 2])
     expected = [by_hand(image, layer["w"].numpy(), 2) + 0.5 for image in x]
     np.testing.assert_allclose(networks.conv(layer, x), expected, rtol=1e-10)
@@ -90,7 +91,9 @@ def test_convolutions_are_sums_over_patches():
 @pytest.mark.parametrize("stride", [1, 2])
 def test_transposed_convolutions_are_the_adjoint_of_convolutions(stride):
     """<conv(a), b> = <a, conv_transpose(b)>, up to the bias."""
-    layer = networks.init_conv(next(keys()), "conv", 3, 2, dtype=tf.float64)
+    shapes = {"conv_0": (3, 3, 3, 2)}
+    layer = networks.init_layers(keys(), "conv", shapes, 0.5, tf.float64)["conv_0"]
+    np.testing.assert_array_equal(layer["b"], [0, 0])  # the bias is the output's alone
     random = np.random.default_rng(0)
     a = random.standard_normal([4, 8, 8, 2])
     b = random.standard_normal([4, 8 // stride, 8 // stride, 3])

@@ -117,8 +117,8 @@ def test_equal_styles_share_their_latents(conditional):
 
 
 def test_a_hundred_samples_differ_from_each_other(plain, rows_drawn, tmp_path):
-    gallery.draw_samples(*plain, 0, tmp_path)
-    gallery.draw_samples(*plain, 1, tmp_path)
+    gallery.draw_samples(tmp_path / "samples.png", *plain, 0)
+    gallery.draw_samples(tmp_path / "samples.png", *plain, 1)
     (path, title, first), (*_, second) = rows_drawn
     assert path == tmp_path / "samples.png"
     assert title == "Pixel means of samples from the prior"
@@ -130,7 +130,7 @@ def test_a_hundred_samples_differ_from_each_other(plain, rows_drawn, tmp_path):
 def test_samples_of_classes_have_one_z_a_row_and_one_class_a_column(
     conditional, rows_drawn, tmp_path
 ):
-    gallery.draw_samples(*conditional, 0, tmp_path)
+    gallery.draw_samples(tmp_path / "samples.png", *conditional, 0)
     ((_, title, images),) = rows_drawn
     assert title.endswith(": one z a row, one class a column")
     noise = rng.normal_rows(rng.key(0, rng.Stream.SAMPLE, 0), 0, (10, 2)).numpy()
@@ -151,10 +151,10 @@ def manifolds(monkeypatch):
 
 def draw_manifolds(model, weights, digits, folder):
     """Those that a run draws."""
-    drawings = gallery.drawings(model, weights, evaluated(digits, 2), folder)
+    drawings = gallery.drawings(model, weights, evaluated(digits, 2))
     for name, draw in drawings.items():
         if name.startswith("manifold"):
-            draw()
+            draw(folder / name)
 
 
 def test_the_manifold_is_the_decoded_grid(plain, digits, manifolds, tmp_path):
@@ -194,7 +194,7 @@ def evaluated(digits, count, grey=False):
     split = Split(pixels if grey else pixels >= 128, tf.constant(digits[1].labels))
     split = split._replace(labels=split.labels[:count])
     z_mean = np.random.default_rng(0).standard_normal([count, 2]).astype(np.float32)
-    return Evaluated({"split": "test"}, split, len(digits[1].images), z_mean)
+    return Evaluated({"split": "test", "seed": 5}, split, z_mean)
 
 
 @pytest.mark.parametrize("grey", [False, True])
@@ -207,18 +207,23 @@ def test_images_are_shown_as_they_were_evaluated(
             figures, name, lambda *arguments, name=name: seen.update({name: arguments})
         )
     given = evaluated(digits, 40, grey)
-    drawings = gallery.drawings(*plain, given, tmp_path)
-    assert list(drawings) == [f"{name}.png" for name in [*names, "manifold"]]
-    for name in names:
-        drawings[f"{name}.png"]()
+    monkeypatch.setattr(
+        gallery, "draw_samples", lambda *arguments: seen.update(samples=arguments)
+    )
+    drawings = gallery.drawings(*plain, given)
+    to = tmp_path / "x.png"
+    assert list(drawings) == [f"{n}.png" for n in [*names, "manifold", "samples"]]
+    for name in (*names, "samples"):
+        drawings[f"{name}.png"](to)
         assert list(seen)[-1] == name
+    assert seen["samples"] == (to, *plain, 5)  # of the seed that was evaluated with
     path, z_mean, labels, kind = seen["latent_space"]
-    assert path == tmp_path / "latent_space.png" and kind == "test"
+    assert path == to and kind == "test"
     np.testing.assert_array_equal(z_mean, given.z_mean)
     np.testing.assert_array_equal(labels, digits[1].labels[:40])
     for name in ("reconstructions", "interpolations"):
         path, kind, images, labels, z_mean, decode = seen[name]
-        assert path == tmp_path and kind == "test"
+        assert path == to and kind == "test"
         np.testing.assert_array_equal(labels, digits[1].labels[:40])
         np.testing.assert_array_equal(z_mean, given.z_mean)
         expected = digits[1].images[[5, 1]]
@@ -230,11 +235,12 @@ def test_images_are_shown_as_they_were_evaluated(
 
 @pytest.mark.parametrize("count", [1, 2, 60])
 def test_few_images_are_enough_for_whole_figures(conditional, digits, tmp_path, count):
-    drawings = gallery.drawings(*conditional, evaluated(digits, count), tmp_path)
+    drawings = gallery.drawings(*conditional, evaluated(digits, count))
     names = ["latent_space.png", "reconstructions.png", "interpolations.png"]
-    assert [*drawings] == names + [f"manifold_{label}.png" for label in range(10)]
+    manifolds = [f"manifold_{label}.png" for label in range(10)]
+    assert [*drawings] == [*names, *manifolds, "samples.png"]
     for name in names:
-        drawings[name]()
+        drawings[name](tmp_path / name)
     assert {path.name for path in tmp_path.iterdir()} == set(names)
     for name in names:
         assert min(imread(tmp_path / name).shape[:2]) > 50

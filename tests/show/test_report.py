@@ -1,6 +1,5 @@
 import errno
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,18 +80,12 @@ def drawn(monkeypatch):
     """{figure: its folder} of what would have been drawn. Files stand for pictures."""
     seen = {}
 
-    def watch(module, function, name=None):
-        def draw(path, *rest):
-            path = path / name if name else path
-            files.write_whole(path, b"a picture")
-            seen[path.name] = path.parent
-
-        monkeypatch.setattr(module, function, draw)
+    def draw(path, *rest):
+        files.write_whole(path, b"a picture")
+        seen[path.name] = path.parent
 
     for name in ("latent_space", "manifold", "image_rows", "learning_curves"):
-        watch(figures, name)
-    watch(figures, "reconstructions", "reconstructions.png")
-    watch(figures, "interpolations", "interpolations.png")
+        monkeypatch.setattr(figures, name, draw)
     return seen
 
 
@@ -126,16 +119,15 @@ def test_figures_are_drawn_with_what_was_measured(model, data, folder, monkeypat
         monkeypatch.setattr(module, name, call)
 
     watch(gallery, "drawings")
-    watch(gallery, "draw_samples")
     watch(figures, "learning_curves")
     evaluate(model, data, folder)
-    path = folder.path / "figures"
-    assert seen["draw_samples"] == (*model, 5, path)
-    *same_model, evaluated, where = seen["drawings"]
-    assert tuple(same_model) == model and where == path
+    *same_model, evaluated = seen["drawings"]
+    assert tuple(same_model) == model
+    assert evaluated.record["split"] == "test" and evaluated.record["seed"] == 5
     assert len(evaluated.z_mean) == len(evaluated.split.pixels) == 60
-    curves, history, unit = seen["learning_curves"]
-    assert curves == path / "learning_curves.png" and unit == "nats an image"
+    path, history, unit = seen["learning_curves"]
+    assert path == folder.path / "figures" / "learning_curves.png"
+    assert unit == "nats an image"
     assert [epoch["step"] for epoch in history] == [15, 30]
 
 
@@ -197,15 +189,6 @@ def test_what_grey_pixels_give_is_not_called_an_elbo(
     assert units == ["grey-pixel loss an image, not an ELBO"]
     output = capsys.readouterr().out
     assert "Test loss     " in output and "-ELBO " not in output
-
-
-@pytest.mark.parametrize("whole", [True, False])
-def test_the_part_is_told_by_the_record(whole):
-    evaluated = SimpleNamespace(
-        record={"split": "test", "images": 60}, of_images=60 if whole else 61
-    )
-    assert report.part_of(evaluated, "evaluate") == ("" if whole else "test_60")
-    assert report.part_of(evaluated, "train") == ""
 
 
 def test_the_summary_counts_the_images_of_the_split(model, data, folder, drawn, capsys):
