@@ -20,26 +20,20 @@ def write(folder: Path, config: dict) -> None:
 def read(folder: Path) -> dict | None:
     """What config.json holds; None where there is no run.
 
-    Raises:
-      UserError: it is damaged, missing beside checkpoints, or of another version.
+    UserError: it is damaged, missing beside checkpoints, or of another version.
     """
     path = folder / NAME
     if not path.exists() and not checkpoint.steps_on_disk(folder):
         return None
     try:
-        config = files.read_json(path)
-        if config.pop("sha256") == _seal(config):
-            return _of_this_format(config, folder)
-        reason = "it was changed or damaged"
-    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
-        reason = f"it cannot be read ({error})"
-    raise UserError(
-        f"{path}: expected the config of the run, but {reason}; put the file back, or "
-        "choose another folder"
-    )
-
-
-def _of_this_format(config: dict, folder: Path) -> dict:
+        config = json.loads(path.read_bytes())
+        if config.pop("sha256", None) != _seal(config):
+            raise ValueError("it was changed or damaged")
+    except (OSError, *files.NO_JSON) as error:
+        raise UserError(
+            f"{path}: expected the config of the run, but it cannot be read ({error}); "
+            "put the file back, or choose another folder"
+        ) from error
     found = config.get("format", 1)
     if found != FORMAT:
         version = "an earlier" if found == 1 else "a later"

@@ -12,52 +12,46 @@ from core.errors import UserError
 from core.progress import say
 
 LOCK = ".lock"
-LONGEST_JSON = 2**20  # bytes
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # as on some network disks
 NO_WRITING = (errno.EACCES, errno.EPERM, errno.EROFS)
+# What JSON raises where it is read that is damaged, or not what was expected.
+NO_JSON = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
-def lock(folder: Path, writes: bool = True):
+def lock(folder: Path, writes: bool = True) -> contextlib.ExitStack:
     """Keep other processes out of a run folder until what is returned is closed.
 
     The system frees the lock of a process that dies, however it dies. Where there are
     no locks, or nothing may be written and nothing has to be (not `writes`), it says so
-    and goes on without.
-
-    Raises:
-      UserError: another process has it; the message names it.
+    and goes on without. UserError: another process has it; the message names it.
     """
-    file = None
-    try:
-        if writes:
-            folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / LOCK, "a+", encoding="utf-8")
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        owner = file.read(20).strip() or "unknown"
-        file.close()
-        raise UserError(
-            f"{folder} is in use by process {owner}: wait for it, or choose another "
-            "--run_dir"
-        ) from None
-    except OSError as error:
-        if error.errno not in NO_LOCKS and (writes or error.errno not in NO_WRITING):
-            if file:
-                file.close()
-            raise
-        say(f"{folder} cannot be locked ({error.strerror}): let no other run use it.")
-        return file or contextlib.nullcontext()
-    with contextlib.suppress(OSError):  # a full disk: it is for the message alone
-        os.ftruncate(file.fileno(), 0)
-        os.write(file.fileno(), f"{os.getpid()}\n".encode())
-    return file
+    with contextlib.ExitStack() as held:
+        try:
+            if writes:
+                folder.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context(open(folder / LOCK, "a+", encoding="utf-8"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(OSError):  # a full disk: it is a message's alone
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), f"{os.getpid()}\n".encode())
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(
+                f"{folder} is in use by process {file.read(20).strip() or 'unknown'}: "
+                "wait for it, or choose another --run_dir"
+            ) from None
+        except OSError as error:
+            if error.errno not in (NO_LOCKS if writes else NO_LOCKS + NO_WRITING):
+                raise
+            reason = error.strerror
+            say(f"{folder} cannot be locked ({reason}): let no other run use it.")
+        return held.pop_all()
 
 
 @contextlib.contextmanager
 def whole(path: Path):
     """Open a file to write bytes to, which takes its place whole or not at all; it is
-    on disk when this ends."""
+    on disk, and its name too, when this ends."""
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -70,12 +64,7 @@ def whole(path: Path):
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk when this returns."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -86,34 +75,22 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; it is on disk when this returns."""
+    """Write a file by `whole`."""
     with whole(path) as file:
         file.write(content)
 
 
 def write_json(path: Path, value: dict) -> None:
-    """Write JSON by `write_whole`."""
+    """Write JSON by `whole`."""
     write_whole(path, json.dumps(value, indent=2).encode())
-
-
-def read_json(path: Path):
-    """The value in a small JSON file; ValueError if it is not one."""
-    with open(path, "rb") as file:
-        content = file.read(LONGEST_JSON + 1)
-    if len(content) > LONGEST_JSON:
-        raise ValueError(f"longer than {LONGEST_JSON} bytes")
-    try:
-        return json.loads(content)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
 
 
 def sha256(path: Path) -> str:
     """Of a file's content, in hexadecimal; "" where there is no file."""
     if not path.exists():
         return ""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        digest = hashlib.sha256()
         while chunk := file.read(2**20):
             digest.update(chunk)
     return digest.hexdigest()

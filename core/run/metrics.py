@@ -6,8 +6,7 @@ import time
 from pathlib import Path
 
 import tensorflow as tf
-from tensorflow.core.framework import summary_pb2
-from tensorflow.core.util import event_pb2
+from tensorflow.core.util.event_pb2 import Event, SessionLog
 
 from core.errors import UserError
 from core.run import files
@@ -33,30 +32,25 @@ def append(path: Path, record: dict) -> None:
 def read(path: Path, fields=("step",)) -> list[dict]:
     """The records of a JSON-lines file; a last line that was cut short is left out.
 
-    Raises:
-      UserError: another line is damaged, or lacks a number for one of the `fields`.
+    UserError: another line is damaged, or lacks a number for one of the `fields`.
     """
     if not path.exists():
         return []
-    with open(path, "rb") as file:
-        lines = list(iter(lambda: file.readline(LONGEST_LINE), b""))
-    if lines and not lines[-1].endswith(b"\n") and len(lines[-1]) < LONGEST_LINE:
-        lines.pop()
+    *lines, _ = path.read_bytes().split(b"\n")
     return [_parse(line, path, i, fields) for i, line in enumerate(lines, start=1)]
 
 
 def _parse(line: bytes, path: Path, number: int, fields) -> dict:
     try:
         record = json.loads(line)
-        if all(isinstance(record[name], (int, float)) for name in fields):
-            return record
-        reason = f"expected numbers in {', '.join(fields)}"
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        reason = repr(error)
-    raise UserError(
-        f"{path}: line {number} is damaged ({reason}): remove it, or choose another "
-        "--run_dir"
-    )
+        if not all(isinstance(record[name], (int, float)) for name in fields):
+            raise ValueError(f"expected numbers in {', '.join(fields)}")
+        return record
+    except files.NO_JSON as error:
+        raise UserError(
+            f"{path}: line {number} is damaged ({error!r}): remove it, or choose "
+            "another --run_dir"
+        ) from error
 
 
 def keep_until(path: Path, step: int) -> int:
@@ -78,20 +72,18 @@ class Events:
         number = max(int(time.time()), *there, 0)  # its order
         self._writer = tf.io.TFRecordWriter(f"{folder}/{EVENTS}{number}.{os.getpid()}")
         self._write(file_version="brain.Event:2")
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._write(step=step + 1, session_log=start)
+        self._write(step=step + 1, session_log={"status": SessionLog.START})
 
     def _write(self, **fields) -> None:
-        event = event_pb2.Event(wall_time=time.time(), **fields)
+        event = Event(wall_time=time.time(), **fields)
         self._writer.write(event.SerializeToString())
 
     def add(self, prefix: str, record: dict) -> None:
         """Add a record's numbers as scalars."""
         values = [
-            summary_pb2.Summary.Value(tag=f"{prefix}/{name}", simple_value=value)
+            {"tag": f"{prefix}/{name}", "simple_value": value}
             for name, value in record.items()
             if isinstance(value, (int, float)) and name not in ("epoch", "step")
         ]
-        summary = summary_pb2.Summary(value=values)
-        self._write(step=record["step"], summary=summary)
+        self._write(step=record["step"], summary={"value": values})
         self._writer.flush()

@@ -1,5 +1,6 @@
 """Which program made a run: a digest of its own files."""
 
+import contextlib
 import functools
 import hashlib
 import platform
@@ -15,21 +16,15 @@ ROOT = Path(__file__).parents[2]
 @functools.cache
 def version() -> dict:
     """{"sha256": of the product's files, "commit": of a checkout, else ""}."""
-    digest = hashlib.sha256()
+    digest, commit = hashlib.sha256(), ""
     patterns = "loop.py", "flags.py", "core/**/*.py"
     for path in sorted(path for each in patterns for path in ROOT.glob(each)):
-        digest.update(str(path.relative_to(ROOT)).encode())
-        digest.update(path.read_bytes())
-    return {"sha256": digest.hexdigest(), "commit": _commit()}
-
-
-def _commit() -> str:
-    command = ["git", "--git-dir", str(ROOT / ".git"), "rev-parse", "--verify", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return found.stdout.strip()
+        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    command = ["git", "--git-dir", f"{ROOT}/.git", "rev-parse", "--verify", "HEAD"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        git = subprocess.run(command, capture_output=True, text=True, timeout=5)
+        commit = git.stdout.strip()
+    return {"sha256": digest.hexdigest(), "commit": commit}
 
 
 def versions() -> dict:

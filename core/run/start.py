@@ -7,6 +7,7 @@ from pathlib import Path
 from core import consistency
 from core import settings as settings_of
 from core.errors import UserError
+from core.progress import say
 from core.run import checkpoint, config
 
 
@@ -17,30 +18,32 @@ def expect_same_model(folder: str, model_settings) -> None:
         if not recorded or not checkpoint.steps_on_disk(Path(folder)):
             raise UserError(
                 "expected the folder of a trained run of the same model; train one "
-                "there first, with the same "
-                + " ".join(f"--{name}" for name in settings_of.OF_MODEL)
+                f"there first, with the same --{' --'.join(settings_of.OF_MODEL)}"
             )
         past = settings_of.from_record(recorded["flags"], folder).model
         here, there = map(dataclasses.asdict, (model_settings, past))
         consistency.refuse_others(settings_of.OF_MODEL, there, here, folder)
 
 
-def load(folder: str, state, before: int | None) -> tuple[dict, list[str]]:
-    """Load the weights of another run into `state` -> what config.json keeps of it, and
-    what there is to say.
+def load(folder: str, state, before: int | None) -> dict:
+    """Load another run's weights, if one is named -> what config.json keeps of it.
 
     A run that was killed before its first checkpoint starts again with the same: those
     after `before` steps.
     """
+    if not folder:
+        return {}
     with _naming(folder):
-        newest, notes = checkpoint.start_from(Path(folder), state)
-        if before not in (None, newest):
+        found = checkpoint.start_from(Path(folder), state)
+        if found is None:
+            raise UserError("expected a run to start from, got no checkpoint")
+        if before not in (None, found):
             raise UserError(
                 f"this run began with its weights after {before} steps, and its newest "
-                f"are now those after {newest}: choose another --run_dir"
+                f"are now those after {found}: choose another --run_dir"
             )
-    notes = [*notes, f"Weights: those of {folder} after {newest:,} steps"]
-    return {"start_from": folder, "start_step": newest}, notes
+    say(f"Weights: those of {folder} after {found:,} steps")
+    return {"start_from": folder, "start_step": found}
 
 
 @contextlib.contextmanager

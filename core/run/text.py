@@ -1,20 +1,25 @@
-"""What a run says of itself: what it is, where it is, and its records as people read
-them."""
+"""What a run says of itself: what it is, where it is, and its records for people."""
 
 import dataclasses
 import errno
 
 import numpy as np
 
+from core import consistency
 from core.data.digits import PIXELS
 from core.errors import UserError
+from core.run import files
 
 INDENT = "\n" + 14 * " "  # where a summary's second column begins
-
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-NO_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.ENOENT)
+INTACT = "; what was saved before is intact: "
+ADVICE = {  # errors of the system -> what can be done about them
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): f"{INTACT}make room, and run the same "
+    "command again{resume}",
+    files.NO_WRITING: f"{INTACT}expected a place that may be read and written; change "
+    "its permissions, or choose another --run_dir",
+    (errno.EEXIST, errno.ENOTDIR, errno.ENOENT): "; expected a place for a folder: "
+    "choose another --run_dir",
+}
 LARGE = {  # what takes memory, by mode
     "train": "smaller sizes, or a smaller --batch_size or --num_samples",
     "evaluate": "fewer --evaluation_images, or a run of smaller sizes",
@@ -24,34 +29,22 @@ LARGE = {  # what takes memory, by mode
 
 def explain(error: Exception, mode: str) -> str:
     """An error in one line, and what can be done about it."""
-    message = " ".join(str(error).split())
-    if isinstance(error, UserError):
-        return message
-    if not isinstance(error, OSError):
+    if not isinstance(error, (UserError, OSError)):
         return f"out of memory: choose {LARGE[mode]}"
-    if error.errno in FULL:
-        return (
-            f"{message}; what was saved before is intact: make room, and run the same "
-            "command again" + " (with --resume=auto)" * (mode == "train")
-        )
-    if error.errno in FORBIDDEN:
-        return (
-            f"{message}; what was saved before is intact: expected a place that may be "
-            "read and written; change its permissions, or choose another --run_dir"
-        )
-    if error.errno in NO_FOLDER:
-        return f"{message}; expected a place for a folder: choose another --run_dir"
+    message = " ".join(str(error).split())
+    for numbers, advice in ADVICE.items():
+        if getattr(error, "errno", None) in numbers:
+            resume = " (with --resume=auto)" * (mode == "train")
+            message += advice.format(resume=resume)
     return message
 
 
 def farewell(mode: str) -> str:
     """What is said when a signal ends the program where nothing is to be saved."""
-    if mode == "train":
-        return (
-            "Stopped; what was saved is there, and the same command (with "
-            "--resume=auto) goes on from it."
-        )
-    return f"Stopped; the same command begins --mode={mode} anew."
+    if mode != "train":
+        return f"Stopped; the same command begins --mode={mode} anew."
+    kept = "what was saved is there, and the same command (with --resume=auto)"
+    return f"Stopped; {kept} goes on from it."
 
 
 def unit(binarization: str) -> str:
@@ -59,15 +52,6 @@ def unit(binarization: str) -> str:
     if binarization == "none":
         return "grey-pixel loss an image, not an ELBO"
     return "nats an image"
-
-
-def loss_terms(special: list[str], binarization: str) -> str:
-    """What an epoch's numbers are, for a loss with these `special` flags."""
-    parts = f"distortion + rate, {unit(binarization)}"
-    if not special:
-        return f"loss = {parts}"
-    name = "" if binarization == "none" else "-ELBO = "
-    return f"loss by {' '.join(special)}; {name}{parts}"
 
 
 def describe(model_settings, loss_settings, data) -> str:
@@ -79,18 +63,17 @@ def describe(model_settings, loss_settings, data) -> str:
     if len(latents) == 2:
         sizes += [*model_settings.upper_hidden_sizes, latents[1]]
     labels = ", given the labels" if model_settings.conditional else ""
-    special = [
-        f"--{field.name}={getattr(loss_settings, field.name)}"
-        for field in dataclasses.fields(loss_settings)
-        if getattr(loss_settings, field.name) != field.default
-    ]
+    plain, asked = map(dataclasses.asdict, (type(loss_settings)(), loss_settings))
+    special = [f"--{n}={v}" for n, _, v in consistency.differences(plain, plain, asked)]
+    loss = f"loss by {' '.join(special)};" if special else "loss ="
+    elbo = " -ELBO =" if special and data.binarization != "none" else ""
     return (
         f"Data: {record['name']}, {record['train_images']:,} training, "
         f"{record['validation_images']:,} validation, {record['test_images']:,} test "
         f"images; binarization: {data.binarization}\n"
         f"Model: {'-'.join(map(str, [*sizes, *sizes[-2::-1]]))}, "
         f"{model_settings.activation}{labels}; "
-        f"{loss_terms(special, data.binarization)}"
+        f"{loss}{elbo} distortion + rate, {unit(data.binarization)}"
     )
 
 
@@ -106,13 +89,10 @@ def epoch_line(record: dict, epochs: int) -> str:
     line = f"epoch {record['epoch']}/{epochs}"
     for kind in ("train", "validation"):
         if f"{kind}_loss" in record:
-            loss, distortion, rate = (
-                record[f"{kind}_{part}"] for part in ("loss", "distortion", "rate")
-            )
-            if abs(loss - distortion - rate) > 1e-5 * abs(loss):
-                line += f"  {kind} loss {loss:.2f},"
-            else:
-                line += f"  {kind}"
+            parts = (f"{kind}_{part}" for part in ("loss", "distortion", "rate"))
+            loss, distortion, rate = (record[part] for part in parts)
+            special = abs(loss - distortion - rate) > 1e-5 * abs(loss)
+            line += f"  {kind}" + f" loss {loss:.2f}," * special
             line += f" {distortion + rate:.2f} = {distortion:.2f} + {rate:.2f}"
     pause = ", with a pause in it" if "paused" in record else ""
     return f"{line}  {record['seconds']:.2f} s{pause}"
@@ -124,74 +104,62 @@ def summary(record: dict, of_images: int, latent_dims, seconds: float) -> str:
     `of_images` are those of the split, of which a part or all were evaluated;
     `latent_dims` are of each layer.
     """
-    split, given = record["split"], record["given_labels"]
-    grey = record["binarization"] == "none"
-    images = f"{record['images']:,}"
-    images += "" if record["images"] == of_images else f" of {of_images:,}"
+    split, images, given = record["split"], record["images"], record["given_labels"]
+    binarization, seed = record["binarization"], f", seed {record['seed']}"
+    loss, title = record.get("negative_elbo"), f"{split.capitalize()} -ELBO"
+    if binarization == "none":
+        seed, loss, title = "", record["loss"], f"{split.capitalize()} loss"
+    built_in = " (built-in digits, not MNIST)" * (record["dataset"] == "synthetic")
+    part = f" of {of_images:,}" * (images != of_images)
+    bound, inferred = ", a bound on -log p(x|y)", " (z was inferred with the label)"
     units = zip(np.atleast_1d(record["active_units"]), latent_dims, strict=True)
+    active = " and ".join(f"{active} of {all}" for active, all in units)
     lines = {
-        "Data set": f"{record['dataset']}{_about(record)}, {images} {split} images",
-        "Binarization": record["binarization"]
-        + ("" if grey else f", seed {record['seed']}"),
-        f"{split.capitalize()} {'loss' if grey else '-ELBO'}": (
-            f"{record['loss' if grey else 'negative_elbo']:.2f} "
-            f"{unit(record['binarization'])}"
-            + (", a bound on -log p(x|y)" if given else "")
-        ),
+        "Data set": f"{record['dataset']}{built_in}, {images:,}{part} {split} images",
+        "Binarization": f"{binarization}{seed}",
+        title: f"{loss:.2f} {unit(binarization)}{bound * given}",
         "  distortion": f"{record['distortion']:.2f}",
         "  rate": f"{record['rate']:.2f}",
         **_likelihood(record),
-        **_kl_by_unit(record, len(latent_dims)),
-        "Active units": (
-            " and ".join(f"{active} of {all}" for active, all in units)
-            if record["images"] > 1
-            else "undefined for a single image"
-        ),
+        **_kl_by_unit(record["kl_per_dim"], len(latent_dims)),
+        "Active units": active if images > 1 else "undefined for a single image",
         "Labels from z": f"{record['knn_accuracy']:.1%} by nearest neighbors, "
-        f"{record['linear_accuracy']:.1%} linearly"
-        + (" (z was inferred with the label)" if given else ""),
+        f"{record['linear_accuracy']:.1%} linearly{inferred * given}",
         "Trained": _trained(record, seconds),
         "Evaluated": f"in {record['seconds']:.1f} s",
     }
     return "\n".join(f"{name:<13} {text}" for name, text in lines.items())
 
 
-def _about(record: dict) -> str:
-    built_in = record["dataset"] == "synthetic"
-    return " (built-in digits, not MNIST)" if built_in else ""
-
-
 def _likelihood(record: dict) -> dict:
     if "nll" not in record:
         return {}
-    error = record["nll_standard_error"]  # None of a single image
-    return {
-        f"-log p(x{'|y' if record['given_labels'] else ''})": (
-            f"{record['nll']:.2f}{'' if error is None else f' +- {error:.2f}'} "
-            f"({record['importance_samples']:,} importance samples"
-            + (", products in bfloat16)" if record["bfloat16"] else ")")
-        )
-    }
+    given, products = "|y", ", products in bfloat16"
+    text, error = f"{record['nll']:.2f}", record["nll_standard_error"]
+    if error is not None:  # as it is of a single image
+        text += f" +- {error:.2f}"
+    text += f" ({record['importance_samples']:,} importance samples"
+    text += f"{products * record['bfloat16']})"
+    return {f"-log p(x{given * record['given_labels']})": text}
 
 
-def _kl_by_unit(record: dict, layers: int) -> dict:
-    kls = [record["kl_per_dim"]] if layers == 1 else record["kl_per_dim"]
+def _kl_by_unit(kl_per_dim: list, layers: int) -> dict:
     lines = {}
-    for i, kl_per_dim in enumerate(kls, start=1):
-        texts = [f"{round(kl, 2) + 0.0:.2f}" for kl in kl_per_dim]  # never -0.00
+    for i, kls in enumerate([kl_per_dim] if layers == 1 else kl_per_dim, start=1):
+        texts = [f"{round(kl, 2) + 0.0:.2f}" for kl in kls]  # never -0.00
         rows = [" ".join(texts[j : j + 10]) for j in range(0, len(texts), 10)]
         lines["KL by unit" if layers == 1 else f"KL, layer {i}"] = INDENT.join(rows)
     return lines
 
 
 def _trained(record: dict, seconds: float) -> str:
-    epochs = f"{record['epoch']} epoch{'s' * (record['epoch'] != 1)}"
-    start = ""
+    epoch, beta = record["epoch"], record["beta"]
+    last = record.get("kl_weight", beta)
+    text = (
+        f"{epoch} epoch{'s' * (epoch != 1)}, {record['step']:,} steps, {seconds:.1f} s"
+    )
+    text += f", KL weight only {last:.3g} at the end" * (last < 0.999 * beta)
     if "start_from" in record:
-        start = (
-            f", from the weights of {record['start_from']} after "
-            f"{record['start_step']:,} steps"
-        )
-    last, beta = record.get("kl_weight", record["beta"]), record["beta"]
-    weight = f", KL weight only {last:.3g} at the end" * (last < 0.999 * beta)
-    return f"{epochs}, {record['step']:,} steps, {seconds:.1f} s{weight}{start}"
+        text += f", from the weights of {record['start_from']} after "
+        text += f"{record['start_step']:,} steps"
+    return text

@@ -1,6 +1,7 @@
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import resource
 
@@ -131,10 +132,12 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *names: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         files.write_json(path, {"a": 2})
-    assert files.read_json(path) == {"a": 1}
+    assert json.loads(path.read_bytes()) == {"a": 1}
     monkeypatch.undo()
     files.write_json(path, {"a": 3})
-    assert files.read_json(path) == {"a": 3} and os.listdir(tmp_path) == [path.name]
+    assert json.loads(path.read_bytes()) == {"a": 3} and os.listdir(tmp_path) == [
+        path.name
+    ]
 
 
 def test_what_fails_while_it_is_written_leaves_what_was_there(tmp_path):
@@ -221,19 +224,10 @@ def test_a_file_is_on_disk_before_it_has_its_name_and_so_is_its_name(
     assert done == ["fsync file.partial", "replace file", f"fsync {tmp_path.name}"]
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"[" * 99999, "nested"),
-        (b" " * 2**20 + b"1", "longer than"),
-        (b"{", "Expecting"),
-    ],
-    ids=["nested", "long", "cut"],
-)
-def test_no_json_file_is_more_than_a_value_error(tmp_path, content, reason):
-    (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(ValueError, match=reason):
-        files.read_json(tmp_path / "a.json")
+@pytest.mark.parametrize("content", [b"[" * 99999, b"{", b"[]", b"1", b"{}"])
+def test_what_damaged_json_raises_is_known(content):
+    with pytest.raises(files.NO_JSON):
+        json.loads(content).pop("sha256")
 
 
 def test_a_digest_is_of_the_whole_file(tmp_path):

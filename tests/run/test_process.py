@@ -1,3 +1,4 @@
+import contextlib
 import importlib.util
 import os
 import platform
@@ -32,13 +33,12 @@ def ended(script, *arguments, **keywords):
 # --- Streams --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("function", ["open_closed_streams", "prepare"])
-def test_streams_that_were_closed_are_opened(tmp_path, function):
+def test_streams_that_were_closed_are_opened(tmp_path):
     """Else the first file that is opened would be taken for standard output."""
-    script = f"""if True:
+    script = """if True:
         import sys
         from core.run import process
-        process.{function}()
+        process.prepare()
         with open(sys.argv[1], "w") as file:
             print("to nobody")
             print("nor this", file=sys.stderr)
@@ -53,7 +53,7 @@ def test_a_narrow_stream_spells_what_it_cannot_print():
     script = """if True:
         import sys
         from core.run import process
-        process.open_closed_streams()
+        process.prepare()
         print("stra\\u00efght")
         print("stra\\u00efght", file=sys.stderr)
     """
@@ -74,7 +74,7 @@ def test_streams_that_are_no_files_are_left_as_they_are(monkeypatch, closed):
     streams = Stream(), Stream()
     monkeypatch.setattr(sys, "stdout", streams[0])
     monkeypatch.setattr(sys, "stderr", streams[1])
-    process.open_closed_streams()
+    process.prepare()
     assert (sys.stdout, sys.stderr) == streams
 
 
@@ -326,7 +326,7 @@ def handling():
 def handlers(monkeypatch):
     """The handlers of all signals, which are put back. None is ignored at first, as
     SIGHUP is under nohup, and SIGINT in a script's background."""
-    monkeypatch.setattr(process, "_before", {})
+    monkeypatch.setattr(process, "_undo", contextlib.ExitStack())
     before = handling()
     for number in before:
         signal.signal(number, signal.SIG_DFL)

@@ -71,24 +71,31 @@ def test_so_is_a_name_that_the_system_refuses():
 
 
 @pytest.mark.parametrize("before", [None, 30])
-def test_the_newest_weights_are_loaded_and_where_they_are_from_is_kept(other, before):
+def test_the_newest_weights_are_loaded_and_where_they_are_from_is_kept(
+    other, capsys, before
+):
     """Again by a run that was killed before its first checkpoint."""
     state = make_state(4)
     moments = arrays([state.m, state.v, state.step])
-    found, (note,) = start.load(str(other), state, before)
+    found = start.load(str(other), state, before)
     assert found == {"start_from": str(other), "start_step": 30}
-    assert note == f"Weights: those of {other} after 30 steps"
+    said = capsys.readouterr().out
+    assert said == f"Weights: those of {other} after 30 steps\n"
     expected = make_state(3, ema=True)
     np.testing.assert_equal(arrays(state.params), arrays(expected.average))
     np.testing.assert_equal(arrays([state.m, state.v, state.step]), moments)
 
 
-def test_a_checkpoint_that_was_passed_over_is_said(other):
+def test_a_checkpoint_that_was_passed_over_is_said(other, capsys):
     save(other, make_state(5, ema=True), 45)
     (other / "ckpt-45.index").write_bytes(b"damaged")
-    found, notes = start.load(str(other), make_state(4), None)
-    assert found["start_step"] == 30
+    assert start.load(str(other), make_state(4), None)["start_step"] == 30
+    notes = capsys.readouterr().out.splitlines()
     assert "Passed over" in notes[0] and notes[1].endswith("after 30 steps")
+    for path in other.glob("ckpt-*"):
+        path.unlink()
+    with pytest.raises(UserError, match="^--start_from=.*expected a run to start from"):
+        start.load(str(other), make_state(4), None)
 
 
 def test_a_run_does_not_begin_again_with_other_weights_than_before(other):
