@@ -25,16 +25,9 @@ def _print(text: str, stream) -> None:
         print(text, file=stream, flush=True)
     except UnicodeError:
         _print(text.encode("ascii", "backslashreplace").decode(), stream)
-    except BROKEN:
-        hush(stream)
-
-
-def hush(stream) -> None:
-    """Let all that is written to a broken stream from here on go nowhere."""
-    with contextlib.suppress(*BROKEN):
-        descriptor = stream.fileno()
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), descriptor)
+    except BROKEN:  # from here on all that is written to it goes nowhere
+        with contextlib.suppress(*BROKEN), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
 
 
 class _Bar(tqdm.tqdm):
@@ -54,9 +47,6 @@ class _Bar(tqdm.tqdm):
 
 
 def bar(total, unit: str, desc: str, **more) -> tqdm.tqdm:
-    """A progress bar, which is shown on a terminal alone, and not where TQDM_DISABLE is
-    set; it follows the terminal's width."""
-    off = os.environ.get("TQDM_DISABLE", "") not in ("", "0") or None
-    return _Bar(
-        total=total, unit=unit, desc=desc, disable=off, dynamic_ncols=True, **more
-    )
+    """A bar on a terminal alone, of its width; none where TQDM_DISABLE is set."""
+    more["disable"] = os.environ.get("TQDM_DISABLE", "") not in ("", "0") or None
+    return _Bar(total=total, unit=unit, desc=desc, dynamic_ncols=True, **more)

@@ -1,5 +1,6 @@
 """The data set that is asked for: found, split, and fixed for evaluation."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,31 +36,25 @@ class Data(NamedTuple):
 
 
 def load(settings, say) -> Data:
-    """The data that `settings.Data` asks for, split. `say(text)` is told what stands
-    in for it.
-
-    Raises:
-      UserError: they cannot be had, or are too few.
-    """
-    name, train_set, test_set = find(settings.dataset, settings.data_dir, say)
-    data = split(name, train_set, test_set, settings)
-    for remark in digits.remarks(train_set, test_set, settings.validation_size):
+    """The data that `settings.Data` asks for, split; UserError if they cannot be had or
+    are too few. `say(text)` is told what stands in for them, and what is strange."""
+    name, *sets = find(settings.dataset, settings.data_dir, say)
+    data = split(name, *sets, settings)
+    for remark in digits.remarks(*sets, settings.validation_size):
         say(remark)
     return data
 
 
 def find(dataset: str, data_dir: str, say):
-    """(name, training `Digits`, test `Digits`) of a folder, or of a named data set.
+    """(name, training `Digits`, test `Digits`) of a folder, or of a named data set;
+    UserError if it cannot be had.
 
     "auto" is MNIST where it can be had; where not, `say(text)` is told that the
     built-in digits stand in.
-
-    Raises:
-      UserError: it cannot be had; the message says what can be done.
     """
     if data_dir:
         sets = idx.load(data_dir)
-        return name_of(Path(data_dir), digits.checksum(*sets), dataset), *sets
+        return _name_of(Path(data_dir), digits.checksum(*sets), dataset), *sets
     if dataset != "synthetic":
         name = "mnist" if dataset == "auto" else dataset
         try:
@@ -67,19 +62,14 @@ def find(dataset: str, data_dir: str, say):
         except UserError as error:
             if dataset != "auto":
                 raise UserError(
-                    f"{error}; put the four IDX files into a folder and name it with "
-                    "--data_dir=DIR, or use the built-in digits: --dataset=synthetic"
+                    f"{error}; use --data_dir=DIR or --dataset=synthetic"
                 ) from error
             say(f"No MNIST: {error}. Using the built-in synthetic digits instead.")
     return "synthetic", *synthetic.draw()
 
 
-def name_of(folder: Path, digest: str, dataset: str) -> str:
-    """What the data in a folder are called: a published name if the digest agrees.
-
-    Raises:
-      UserError: `dataset` is "mnist", and the digest is not MNIST's.
-    """
+def _name_of(folder: Path, digest: str, dataset: str) -> str:
+    """A published name if the digest agrees, else the folder's, which is no claim."""
     if digest in DIGESTS:
         return DIGESTS[digest]
     if dataset == "mnist":
@@ -88,17 +78,13 @@ def name_of(folder: Path, digest: str, dataset: str) -> str:
             "another digest: leave out --dataset, or name MNIST's folder"
         )
     name = folder.resolve().name
-    claims = any(word in name.lower() for word in ("mnist", "synthetic"))
+    claims = re.search("mnist|synthetic", name, re.IGNORECASE)
     return f"{name} (a folder)" if claims else name
 
 
 def split(name: str, train_set, test_set, settings) -> Data:
-    """Two `Digits` as `settings.Data` wants them: the last `validation_size` images of
-    the training set become a set of their own.
-
-    Raises:
-      UserError: they are no digits, or too few.
-    """
+    """Two `Digits`, and the last `validation_size` training images as a set of their
+    own; UserError if they are no digits, or too few for `settings.Data`."""
     digits.expect_digits(train_set, f"the training set of {name}")
     digits.expect_digits(test_set, f"the test set of {name}")
     images, held_out = len(train_set.images), settings.validation_size
@@ -124,7 +110,7 @@ def split(name: str, train_set, test_set, settings) -> Data:
 
 
 def expect_steps(data: Data, settings, conditional: bool) -> None:
-    """Raise UserError if there are not the images, labels or random numbers for the
+    """Raise UserError if there are not the images, random numbers or labels for the
     steps that `settings.Training` asks for."""
     images, batch_size = len(data.train.pixels), settings.batch_size
     if batch_size > images:
@@ -139,11 +125,6 @@ def expect_steps(data: Data, settings, conditional: bool) -> None:
             f"expected at most {rng.MAX_INDEX:,} steps, each with its own random "
             f"numbers, got {steps:,}: give fewer --epochs"
         )
-    expect_classes(data, conditional)
-
-
-def expect_classes(data: Data, conditional: bool) -> None:
-    """Raise UserError if a label is none of the ten that a conditional model knows."""
     most = max(int(tf.reduce_max(part.labels)) for part in (data.train, data.test))
     if conditional and most >= digits.CLASSES:
         raise UserError(

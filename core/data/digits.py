@@ -1,6 +1,7 @@
 """Images and labels, and what is true of all of them."""
 
 import hashlib
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +21,8 @@ class Digits(NamedTuple):
 
 
 def expect_digits(digits: Digits, what: str) -> None:
-    """Raise UserError if `what`, such as "the training set", is not uint8 images of
-    28x28 pixels and as many labels."""
+    """Raise UserError, which names them by `what`, if these are not uint8 images of
+    28x28 pixels from 0 to 255 and as many labels."""
     images, labels = map(np.asarray, digits)
     if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE):
         raise UserError(
@@ -46,34 +47,31 @@ def remarks(train: Digits, test: Digits, held_out: int) -> list[str]:
     `held_out` training images are those for validation."""
     found = []
     for what, images in (("training", train.images), ("test", test.images)):
-        largest, ink = int(images.max()), float(np.mean(images, dtype=float)) / 255
-        if images.min() == largest:
-            found.append(f"All pixels of the {what} images are {largest}.")
-        elif largest < 128:
+        largest, ink = images.max(), np.mean(images, dtype=float) / 255
+        if largest < 128:
             found.append(f"The largest pixel of the {what} images is {largest} of 255.")
         elif ink > 0.6:
             found.append(
                 f"Ink covers {ink:.0%} of the {what} images, where MNIST has 13%: dark "
                 "and light may be swapped."
             )
-    edge = len(train.labels) - held_out
-    trained_on, validated = train.labels[:edge], train.labels[edge:]
+    trained_on, validated = np.split(train.labels, [len(train.labels) - held_out])
     for what, labels in (("validation", validated), ("test", test.labels)):
-        unseen = sorted({*labels.tolist()} - {*trained_on.tolist()})
-        if unseen:
-            names = ", ".join(map(str, unseen[:10])) + ", ..." * (len(unseen) > 10)
-            found.append(f"No training image is of a class that {what} has: {names}.")
-        elif len(labels):
-            found += _shares(what, trained_on, labels)
+        if len(labels):
+            found += _of_classes(what, labels, trained_on)
     return found
 
 
-def _shares(what: str, trained_on, labels) -> list[str]:
-    """A line about the class whose share differs most, if no shuffled set has that."""
-    classes = np.arange(int(trained_on.max()) + 1)
-    here, there = ((y[:, None] == classes).mean(axis=0) for y in (labels, trained_on))
+def _of_classes(what: str, labels, trained_on) -> list[str]:
+    """A line about classes that are not trained on, or about the one whose share
+    differs most, if no shuffled set has that."""
+    unseen = [str(y) for y in np.setdiff1d(labels, trained_on)]
+    if unseen:
+        names = ", ".join(unseen[:10]) + ", ..." * (len(unseen) > 10)
+        return [f"No training image is of a class that {what} has: {names}."]
+    here, there = (np.bincount(y, minlength=256) / len(y) for y in (labels, trained_on))
     error = np.sqrt(there * (1 - there) / len(labels)) + 1 / len(labels)
-    worst = int(np.argmax(np.abs(here - there) / error))
+    worst = np.argmax(np.abs(here - there) / error)
     if abs(here - there)[worst] < max(8 * error[worst], 0.05):
         return []
     return [
@@ -85,7 +83,6 @@ def _shares(what: str, trained_on, labels) -> list[str]:
 def checksum(*sets: Digits) -> str:
     """SHA-256 over images and labels, the identity of what a run was trained on."""
     digest = hashlib.sha256()
-    for digits in sets:
-        digest.update(np.ascontiguousarray(digits.images))
-        digest.update(np.ascontiguousarray(digits.labels))
+    for array in itertools.chain(*sets):
+        digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()

@@ -3,7 +3,6 @@
 Nothing is kept, or read from the cache, whose digest is not the published one.
 """
 
-import contextlib
 import gzip
 import hashlib
 import http.client
@@ -13,6 +12,7 @@ import queue
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import zlib
 from pathlib import Path
@@ -36,11 +36,8 @@ class Source(NamedTuple):
     digests: tuple[str, ...]
 
 
-FILES = tuple(
-    f"{split}-{kind}-ubyte.gz"
-    for split in SPLITS
-    for kind in ("images-idx3", "labels-idx1")
-)
+KINDS = ("images-idx3", "labels-idx1")
+FILES = tuple(f"{split}-{kind}-ubyte.gz" for split in SPLITS for kind in KINDS)
 SOURCES = {
     "mnist": Source(
         (
@@ -79,9 +76,7 @@ def cache_folder() -> Path:
 def fetch(dataset: str, cache: Path, sources=SOURCES) -> Path:
     """The folder with a data set's verified files, downloaded if they are not there.
 
-    Raises:
-      UserError: no mirror gave the right bytes, or they could not be stored; what
-        was wrong with each, in one line.
+    UserError if no mirror gave the right bytes, or they could not be stored.
     """
     source, folder = sources[dataset], cache / dataset
     try:
@@ -105,7 +100,7 @@ def _store(content: bytes, path: Path) -> None:
 
 
 def _digest(content: bytes, source: Source) -> str:
-    """What to compare with `source.digests`, and equals none for a damaged .gz."""
+    """What is compared with `source.digests`."""
     if source.of_content:
         try:
             content = gzip.open(io.BytesIO(content)).read(MAX_DOWNLOAD)
@@ -115,7 +110,7 @@ def _digest(content: bytes, source: Source) -> str:
 
 
 def _from_mirrors(name: str, digest: str, source: Source) -> bytes:
-    reasons = []
+    failed = {}  # reason -> the hosts that it is of
     for mirror in source.mirrors:
         try:
             content = _download(mirror + name)
@@ -126,8 +121,10 @@ def _from_mirrors(name: str, digest: str, source: Source) -> bytes:
             reason = str(error)
             error.close()
         except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = str(getattr(error, "reason", None) or error)
-        reasons.append(f"{mirror}: {reason}")
+            reason = getattr(error, "reason", error)
+            reason = getattr(reason, "strerror", None) or str(reason)
+        failed.setdefault(reason, []).append(urllib.parse.urlsplit(mirror).netloc)
+    reasons = (f"{', '.join(hosts)}: {reason}" for reason, hosts in failed.items())
     raise UserError(f"cannot download {name} ({'; '.join(reasons)})")
 
 
@@ -140,14 +137,10 @@ class _StayOnHttps(urllib.request.HTTPRedirectHandler):
 
 def _download(url: str) -> bytes:
     """The body of a URL, with a progress bar; OSError if it stalls or has no end."""
-    opener = urllib.request.build_opener(_StayOnHttps)
-    response = _within(OPEN_SECONDS, lambda: opener.open(url, timeout=OPEN_SECONDS))
+    name, response = url.rpartition("/")[-1], _open(url)
     promised = int(response.headers.get("Content-Length") or 0)
     body, start = bytearray(), time.monotonic()
-    with (
-        contextlib.closing(response),
-        progress.bar(promised or None, "B", url.split("/")[-1], unit_scale=True) as bar,
-    ):
+    with response, progress.bar(promised or None, "B", name, unit_scale=True) as bar:
         while chunk := response.read1(2**16):
             body += chunk
             bar.update(len(chunk))
@@ -161,21 +154,21 @@ def _download(url: str) -> bytes:
     return bytes(body)
 
 
-def _within(seconds: float, function):
-    """function(), or TimeoutError: a name look-up alone can hang for a minute."""
-    outcome = queue.SimpleQueue()
+def _open(url: str):
+    """The response, or TimeoutError: to look up a name alone can hang for a minute."""
+    opener, outcome = urllib.request.build_opener(_StayOnHttps), queue.SimpleQueue()
 
     def run():
         try:
-            outcome.put((function(), None))
+            outcome.put(opener.open(url, timeout=OPEN_SECONDS))
         except Exception as error:
-            outcome.put((None, error))
+            outcome.put(error)
 
     threading.Thread(target=run, daemon=True).start()
     try:
-        value, error = outcome.get(timeout=seconds)
+        response = outcome.get(timeout=OPEN_SECONDS)
     except queue.Empty:
-        raise TimeoutError(f"no answer within {seconds} s") from None
-    if error:
-        raise error
-    return value
+        raise TimeoutError(f"no answer within {OPEN_SECONDS} s") from None
+    if isinstance(response, Exception):
+        raise response
+    return response

@@ -114,7 +114,7 @@ def test_only_auto_has_a_substitute(monkeypatch, digits):
     assert said == [
         "No MNIST: cannot download x. Using the built-in synthetic digits instead."
     ]
-    with pytest.raises(UserError, match="cannot download x; put the four IDX files"):
+    with pytest.raises(UserError, match="cannot download x; use --data_dir=DIR or"):
         datasets.find("fashion_mnist", "", silent)
 
 

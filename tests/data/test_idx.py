@@ -34,15 +34,19 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 BLANK, COLOR = np.zeros([330, 28, 28]), np.zeros([330, 32, 32, 3])
 HUGE = np.array([0x803, 2**31 - 1, 28, 28], ">u4").tobytes()
 BAD_FILES = {
-    "missing": (IMAGES, None, "expected a file train-images-idx3-ubyte"),
+    "missing": (IMAGES, None, "but there is no train-images-idx3-ubyte"),
     "empty": (IMAGES, b"", "truncated inside its header"),
     "cut header": (IMAGES, idx_bytes(BLANK)[:10], "truncated inside its header"),
-    "cut body": (IMAGES, idx_bytes(BLANK)[:-1], "expected 258720 bytes .* got 258719"),
+    "cut body": (IMAGES, idx_bytes(BLANK)[:-1], "expected 258720 bytes .* got fewer"),
     "too long": (IMAGES, idx_bytes(BLANK) + b"x", "got more"),
     "labels as images": (IMAGES, idx_bytes(np.zeros(330)), "starts with 00000803"),
     "images as labels": (LABELS, idx_bytes(BLANK), "starts with 00000801"),
     "floats": (IMAGES, idx_bytes(BLANK, magic=0xD03), "got 00000d03"),
-    "27 rows": (IMAGES, idx_bytes(BLANK[:, 1:]), "train images of 28x28 .* got 27x28"),
+    "27 rows": (
+        IMAGES,
+        idx_bytes(BLANK[:, 1:]),
+        r"train.* \[N, 28, 28\] .* got uint8 \[330, 27, 28\]",
+    ),
     "gzip": (
         IMAGES,
         gzip.compress(idx_bytes(BLANK), mtime=0),
@@ -53,15 +57,32 @@ BAD_FILES = {
         gzip.compress(b"\0" * 99, mtime=0),
         "add .gz to its name",
     ),
-    "color": (IMAGES, idx_bytes(COLOR), r"3 axes\), got one of 4 axes .*make .* grey"),
-    "channel": (IMAGES, idx_bytes(COLOR[..., :1]), "got one of 4 axes .*make .* grey"),
-    "flat": (IMAGES, idx_bytes(np.zeros([330, 784])), "got one of 2 axes"),
-    "one-hot": (LABELS, idx_bytes(np.zeros([330, 10])), r"1 axes\), got one of 2 axes"),
-    "a page": (IMAGES, b"<!DOCTYPE html>\n<html>\n</html>\n", "00000803, got 3c21444f"),
-    "too few": (IMAGES, idx_bytes(BLANK[1:]), "329 images and 330 labels"),
-    "huge promise": (IMAGES, HUGE, "more than the file can hold"),
-    "no images": (IMAGES, idx_bytes(BLANK[:0]), "got 0 images"),
+    "color": (IMAGES, idx_bytes(COLOR), r"3 axes\), got 00000804.*make .* grey"),
+    "channel": (IMAGES, idx_bytes(COLOR[..., :1]), "got 00000804.*make .* grey"),
+    "flat": (IMAGES, idx_bytes(np.zeros([330, 784])), "got 00000802"),
+    "one-hot": (LABELS, idx_bytes(np.zeros([330, 10])), r"1 axes\), got 00000802"),
+    "a page": (
+        IMAGES,
+        b"<!DOCTYPE html>\n<html>\n</html>\n",
+        "00000803 .*, got 3c21444f",
+    ),
+    "too few": (
+        IMAGES,
+        idx_bytes(BLANK[1:]),
+        r"train: .* each of 329 images .* got uint8 \[330\]",
+    ),
+    "huge promise": (IMAGES, HUGE, "expected 1683627179248 bytes .* got fewer"),
+    "no images": (IMAGES, idx_bytes(BLANK[:0]), "for each of 0 images"),
 }
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_set_has_at_least_one_image(tmp_path, digits, which):
+    sets = list(digits)
+    sets[which] = Digits(BLANK[:0], np.zeros(0))
+    with pytest.raises(UserError, match="expected .* images, got 0 of them") as error:
+        idx.load(write_idx_folder(tmp_path, *sets))
+    expect_short(error, tmp_path)
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
@@ -190,5 +211,5 @@ def test_a_folder_with_a_files_name_is_no_second_set(tmp_path, digits):
         shutil.copy(folder / name, inner / inner.name)
     np.testing.assert_array_equal(idx.load(folder)[0].images, digits[0].images)
     (folder / "train-images.idx3-ubyte").unlink()
-    with pytest.raises(UserError, match="expected a file train-images-idx3-ubyte"):
+    with pytest.raises(UserError, match="but there is no train-images-idx3-ubyte"):
         idx.load(folder)

@@ -3,6 +3,7 @@ import platform
 import numpy as np
 import pytest
 
+from core import rng
 from core.data import datasets, synthetic
 from core.data.digits import checksum
 from tests.conftest import program
@@ -51,7 +52,7 @@ def test_the_digits_are_the_published_ones_whatever_the_last_bits_are(monkeypatc
 
 def test_the_digits_are_drawn_with_numbers_that_are_exact():
     """Sums of whole numbers, scaled once: nothing of them depends on a processor."""
-    values = synthetic._bell(synthetic._key(0, 3), (1000, 7))
+    values = synthetic._bell(rng.key(0, rng.Stream.SYNTHETIC, 3), (1000, 7))
     assert values.dtype == np.float64 and values.shape == (1000, 7)
     sums = values * np.sqrt(8 * (256**2 - 1) / 12) + 8 * 127.5
     np.testing.assert_allclose(sums, np.rint(sums), rtol=0, atol=1e-9)
