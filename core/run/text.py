@@ -64,7 +64,7 @@ def describe(model_settings, loss_settings, data) -> str:
         sizes += [*model_settings.upper_hidden_sizes, latents[1]]
     labels = ", given the labels" if model_settings.conditional else ""
     plain, asked = map(dataclasses.asdict, (type(loss_settings)(), loss_settings))
-    special = [f"--{n}={v}" for n, _, v in consistency.differences(plain, plain, asked)]
+    special = consistency.differences("--{0}={2}", plain, plain, asked)
     loss = f"loss by {' '.join(special)};" if special else "loss ="
     elbo = " -ELBO =" if special and data.binarization != "none" else ""
     return (
