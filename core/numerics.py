@@ -37,6 +37,13 @@ def compiles(model, settings) -> bool:
     return settings.jit and not settings.eager and (model.dense or GPU)
 
 
+def device() -> str:
+    """The name of what it runs on, as TensorFlow reports it."""
+    for gpu in tf.config.list_physical_devices("GPU"):
+        return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+    return "CPU"
+
+
 @contextlib.contextmanager
 def eagerly(eager: bool):
     """Run every `tf.function` as plain Python within, if `eager`."""
@@ -76,9 +83,26 @@ def sum_rows(rows):
 
 
 def in_bfloat16(params):
-    """A copy whose matrices are rounded to 8 significant bits: `networks.dense` then
-    multiplies in bfloat16, nearly twice as fast on a processor with AVX512_BF16."""
-    return tf.nest.map_structure(
-        lambda p: tf.cast(p, tf.bfloat16) if p.shape.rank == 2 else tf.identity(p),
-        params,
-    )
+    """A copy whose matrices, but those of a learned prior, are rounded to 8 significant
+    bits: `networks.dense` then multiplies in bfloat16, nearly twice as fast on a
+    processor with AVX512_BF16."""
+
+    def rounded(p):
+        return tf.cast(p, tf.bfloat16) if p.shape.rank == 2 else tf.identity(p)
+
+    return {
+        part: layers if part == "prior" else tf.nest.map_structure(rounded, layers)
+        for part, layers in params.items()
+    }
+
+
+@contextlib.contextmanager
+def full_precision():
+    """Multiply in float32 on a GPU, whose products have 11 significant bits else. By
+    those -log p(x) moves by up to 3e-4 nats, and takes three quarters of the time."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)

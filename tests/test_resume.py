@@ -343,7 +343,7 @@ def test_a_run_that_names_no_program_is_of_another(trained, capsys, mode):
     config.write(folder, recorded)
     flags = trained if mode == "train" else {"run_dir": trained["run_dir"]}
     run(flags, mode=mode)
-    assert "equal bits are promised for equal versions" in capsys.readouterr().out
+    assert "equal bits are promised for the same" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("unreported")

@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from core import numerics
+
 ROOT = Path(__file__).parents[2]
+WHAT = {"tensorflow": "TensorFlow", "program": "the program", "device": "the device"}
 
 
 @functools.cache
@@ -35,6 +38,7 @@ def versions() -> dict:
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "numpy": np.__version__,
+        "device": numerics.device(),
     }
 
 
@@ -42,8 +46,8 @@ def remarks(made_with: dict) -> list[str]:
     """What made a run and is not what goes on with it, each in a line."""
     here = versions()
     return [
-        f"This run was begun with {what} {made_with.get(name, 'unknown')}: under "
-        f"{here[name]} it goes on, but equal bits are promised for equal versions only."
-        for name, what in (("tensorflow", "TensorFlow"), ("program", "the program"))
-        if made_with.get(name) != here[name]
+        f"This run was begun with {what} {made_with.get(name, 'unknown')}: with "
+        f"{here[name]} it goes on, but equal bits are promised for the same alone."
+        for name, what in WHAT.items()
+        if made_with.get(name, "unknown") != here[name]
     ]

@@ -26,6 +26,8 @@ def compare(arguments, systems, missing, products: Counter, amount: float, unit:
         add_floor(rows, floor.seconds(found), gflop)
     rows += [{"system": name, "why": why} for name, why in (missing | failures).items()]
     report.print_table([line(row, unit) for row in rows])
+    machine = report.machine()
+    print(f"On {machine['card'] or machine['processor']}")
     report.write_json(arguments, rows, unit=unit, gflop=gflop, products=found)
 
 

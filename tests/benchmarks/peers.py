@@ -228,6 +228,7 @@ def keras_fit(turns, data_dir, hidden_sizes, latent_dim, activation, batch_size)
     model = Autoencoder()
     optimizer = keras.optimizers.Adam(RATE, BETA1, BETA2, EPSILON)
     model.compile(optimizer=optimizer, jit_compile=True)
+    x = ops.convert_to_tensor(x)  # on the card, where there is one
     more = dict(verbose=0, callbacks=[Clock()])
     model.fit(x, batch_size=batch_size, epochs=1000, **more)
 
@@ -251,18 +252,20 @@ def pytorch(turns, data_dir, hidden_sizes, latent_dim, activation, batch_size):
                 x = getattr(functional, activation)(layer(x))
             return self.layers[-1](x)
 
-    encoder, decoder = map(Network, network_sizes(hidden_sizes, latent_dim))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    sizes = network_sizes(hidden_sizes, latent_dim)
+    encoder, decoder = (Network(widths).to(device) for widths in sizes)
     adam = torch.optim.Adam(
         [*encoder.parameters(), *decoder.parameters()], RATE, (BETA1, BETA2), EPSILON
     )
     images = training_images(data_dir)
     torch.nn.init.constant_(decoder.layers[-1].bias, ink_logit(images))
-    images = torch.tensor(images.astype(np.float32) / 255)
+    images = torch.tensor(images.astype(np.float32) / 255, device=device)
     steps = len(images) // batch_size
 
     def epoch():
         total = 0.0
-        order = torch.randperm(len(images))[: steps * batch_size]
+        order = torch.randperm(len(images), device=device)[: steps * batch_size]
         for rows in order.split(batch_size):
             x = images[rows]
             mean, log_var = encoder(x).chunk(2, dim=1)

@@ -209,6 +209,15 @@ def write_json(arguments, rows: list[dict], **more) -> None:
     Path(arguments.json).write_text(json.dumps(record, indent=2) + "\n")
 
 
+def _card() -> str | None:
+    """The name of the GPU, if there is one."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+        return found.stdout.strip()
+    return None
+
+
 def machine() -> dict:
     """What the numbers depend on."""
     processor = platform.processor() or platform.machine()
@@ -222,6 +231,7 @@ def machine() -> dict:
             versions[package] = importlib.metadata.version(package)
     return {
         "processor": processor,
+        "card": _card(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
         "load_average_at_the_end": os.getloadavg()[0],

@@ -376,8 +376,8 @@ def test_another_program_is_said_to_be_one(run_dir, monkeypatch, capsys, mode):
         folder.restore(make_state(0))
     began = program_of(recorded)
     (line,) = capsys.readouterr().out.splitlines()
-    assert f"begun with the program {began}: under {'ab' * 6} it goes on" in line
-    assert "equal bits are promised for equal versions only" in line
+    assert f"begun with the program {began}: with {'ab' * 6} it goes on" in line
+    assert "equal bits are promised for the same alone" in line
     if mode == "train":
         with opened(run_dir) as folder:
             begin(folder)
@@ -434,7 +434,7 @@ def test_what_is_no_longer_promised_or_there_is_said(run_dir, capsys):
     with opened(run_dir) as folder:
         begin(folder)
     output = capsys.readouterr().out
-    assert "begun with TensorFlow 2.0.0: under" in output
+    assert "begun with TensorFlow 2.0.0: with" in output
     assert "metrics.jsonl holds 1 of the 2 epochs' records" in output
     history.write_bytes(whole.replace(b"0.5", b"0.6"))
     with opened(run_dir) as folder:

@@ -381,6 +381,30 @@ def test_afterwards_signals_are_handled_as_before(handlers, stopped):
         assert handling() == before
 
 
+@pytest.mark.parametrize("card", [True, False], ids=["a card", "none"])
+@pytest.mark.parametrize("dense", [True, False], ids=["dense", "conv"])
+def test_equal_bits_are_asked_of_a_gpu_where_that_is_not_too_slow(card, dense):
+    """A user's own flags come after the program's, and so count; afterwards the
+    environment is as before."""
+    script = """if True:
+        import os, sys
+        from core.run import process
+        process.GPU = sys.argv[1]
+        process.begin(dense=sys.argv[2] == "True")
+        print(os.environ.get("XLA_FLAGS"), "|")
+        process.Stop("farewell").end()
+        print(os.environ.get("XLA_FLAGS"), os.environ.get("TF_FORCE_GPU_ALLOW_GROWTH"))
+    """
+    rest = {k: v for k, v in os.environ.items() if not k.startswith(("XLA", "TF_"))}
+    arguments = script, os.devnull if card else "/nowhere", str(dense)
+    asked = process.EQUAL_BITS if card and dense else None
+    plain = ended(*arguments, env=rest)
+    assert plain == (0, f"{asked and asked + ' '} |\nNone None\n".encode(), b"")
+    theirs = f"{asked} --a=b" if asked else "--a=b"
+    found = ended(*arguments, env=rest | {"XLA_FLAGS": "--a=b"})
+    assert found == (0, f"{theirs} |\n--a=b None\n".encode(), b"")
+
+
 def test_afterwards_is_as_before_the_program_not_as_it_was_prepared():
     script = """if True:
         import signal

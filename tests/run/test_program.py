@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from core import numerics
 from core.run import program
 
 
@@ -113,3 +114,15 @@ def test_a_program_runs_without_git(root, monkeypatch, error):
     before = version()["sha256"]
     monkeypatch.setattr(subprocess, "run", run)
     assert version() == {"sha256": before, "commit": ""}
+
+
+def test_a_run_on_another_device_is_told_that_bits_differ(monkeypatch):
+    monkeypatch.setattr(numerics, "device", lambda: "A card")
+    begun = program.versions()
+    assert begun["device"] == "A card" and program.remarks(begun) == []
+    monkeypatch.setattr(numerics, "device", lambda: "CPU")
+    (remark,) = program.remarks(begun)
+    assert "begun with the device A card" in remark and "CPU" in remark
+    del begun["device"]  # as of a run that is older than this record
+    (remark,) = program.remarks(begun)
+    assert "unknown" in remark
