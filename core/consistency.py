@@ -5,12 +5,15 @@ from core.errors import UserError
 from core.settings import OF_LOSS, OF_RUN, Adam, Settings, as_text, values_of
 
 MAY_CHANGE = [n for n in (*OF_LOSS, *vars(Adam()), "jit", "eager") if n not in OF_RUN]
-OWNERS = {  # a setting -> another, and the one value of that to which it belongs
-    "latent_dim": ("stochastic_layers", 1),
-    "latent_dims": ("stochastic_layers", 2),
-    "upper_hidden_sizes": ("stochastic_layers", 2),
-    "hidden_sizes": ("architecture", "dense"),
-    "filters": ("architecture", "conv"),
+OWNERS = {  # a setting -> another, and the values of that to which it belongs
+    "latent_dim": ("stochastic_layers", [1]),
+    "latent_dims": ("stochastic_layers", [2]),
+    "upper_hidden_sizes": ("stochastic_layers", [2]),
+    "hidden_sizes": ("architecture", ["dense"]),
+    "filters": ("architecture", ["conv"]),
+    "prior_components": ("prior", ["mixture", "vamp"]),
+    "flow_layers": ("prior", ["flow"]),
+    "flow_units": ("prior", ["flow"]),
 }
 
 
@@ -22,8 +25,9 @@ def check(settings: Settings, typed=frozenset()) -> None:
         if name in typed and not values[name]:
             raise settings_of.refusal(name, "")
     for name, (owner, needed) in OWNERS.items():
-        if name in typed and values[owner] != needed:
-            raise UserError(f"--{name} is of --{owner}={needed}: give both, or none")
+        if name in typed and values[owner] not in needed:
+            owned = " or ".join(f"--{owner}={value}" for value in needed)
+            raise UserError(f"--{name} is of {owned}: give both, or none")
     for reason, is_so in _contradictions(settings, typed).items():
         if is_so:
             raise UserError(reason)
@@ -58,11 +62,26 @@ def _contradictions(settings: Settings, typed) -> dict:
         ),
         "grey pixels (--binarization=none) have no likelihood: leave out "
         "--objective=iwae and --importance_samples": grey and (iwae or samples),
+        **_of_priors(model, bfloat16),
         "--digit needs a run that was trained with --conditional": (
             show.digit >= 0 and not model.conditional
         ),
         "--evaluation_split=validation needs validation images, not "
         "--validation_size=0": not held_out,
+    }
+
+
+def _of_priors(model, bfloat16: bool) -> dict:
+    """{reason: whether it holds}, of learned priors."""
+    vamp, flow = model.prior == "vamp", model.prior == "flow"
+    return {
+        "--prior=vamp is not made for labels: leave out --conditional": (
+            vamp and model.conditional
+        ),
+        "--prior=vamp is not rounded: leave out --bfloat16": vamp and bfloat16,
+        "--prior=flow moves half of the dimensions by the other: give it 2 or more": (
+            flow and model.latents[-1] < 2
+        ),
     }
 
 

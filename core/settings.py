@@ -105,6 +105,13 @@ class Model:
     stochastic_layers: int = whole(1, "Layers of latents: z, or z_1 and z_2.", 1, 2)
     latent_dims: Sizes = sizes((100, 50), "Dimensions of z_1 and z_2.", 2)
     upper_hidden_sizes: Sizes = sizes((100, 100), "Widths from z_1 to z_2, and back.")
+    prior: str = choice(
+        "standard mixture vamp flow",
+        "p(z) of the uppermost layer: N(0, 1), or learned.",
+    )
+    prior_components: int = whole(100, "Gaussians of mixture, pseudo-inputs of vamp.")
+    flow_layers: int = whole(8, "Couplings of the flow.", 1, 1000)
+    flow_units: int = whole(128, "Width of a coupling's two hidden layers.")
     conditional: bool = switch(False, "Give both networks the labels: learn p(x|y).")
     activation: str = choice("relu tanh gelu silu", "Activation between hidden layers.")
 

@@ -25,6 +25,7 @@ def values_as_text(case):
 IWAE, GREY = {"objective": "iwae"}, {"binarization": "none"}
 DREG = IWAE | {"estimator": "dreg"}
 CONV, TWO = {"architecture": "conv"}, {"stochastic_layers": 2}
+VAMP, FLOW = {"prior": "vamp"}, {"prior": "flow"}
 MEANINGLESS = [  # but harmless, if it is a default
     ({"eager": True, "jit": True}, "run without XLA: leave out --jit"),
     (TWO | {"latent_dim": 5}, "--latent_dim is of --stochastic_layers=1"),
@@ -33,6 +34,10 @@ MEANINGLESS = [  # but harmless, if it is a default
     (CONV | {"hidden_sizes": (5,)}, "--hidden_sizes is of --architecture=dense"),
     ({"filters": (5, 6)}, "--filters is of --architecture=conv"),
     (CONV | {"jit": True}, "run without XLA: leave out --jit"),
+    ({"prior_components": 5}, "is of --prior=mixture or --prior=vamp: give both"),
+    (FLOW | {"prior_components": 5}, "--prior_components is of --prior=mixture or"),
+    ({"flow_layers": 3}, "--flow_layers is of --prior=flow: give both, or none"),
+    (VAMP | {"flow_units": 3}, "--flow_units is of --prior=flow: give both, or none"),
     ({"bfloat16": True}, "give --importance_samples"),
     ({"dataset": "synthetic", "data_dir": "x"}, "is read instead of --dataset"),
     ({"dataset": "auto", "data_dir": "x"}, "no more beside it than mnist: give one"),
@@ -50,6 +55,11 @@ CONTRADICTIONS = [
     (CONV | {"bfloat16": True, "importance_samples": 5}, "of dense networks"),
     (GREY | IWAE, "have no likelihood"),
     (GREY | {"importance_samples": 9}, "have no likelihood"),
+    (VAMP | {"conditional": True}, "not made for labels: leave out --conditional"),
+    (TWO | VAMP | {"conditional": True}, "not made for labels"),
+    (VAMP | {"bfloat16": True, "importance_samples": 5}, "leave out --bfloat16"),
+    (FLOW | {"latent_dim": 1}, "half of the dimensions by the other"),
+    (TWO | FLOW | {"latent_dims": (5, 1)}, "half of the dimensions by the other"),
     ({"digit": 3, "mode": "generate"}, "trained with --conditional"),
     (
         {"validation_size": 0, "evaluation_split": "validation"},
@@ -93,6 +103,16 @@ def test_what_has_no_meaning_is_refused_if_it_was_typed(case):
         GREY | {"free_bits": 0.1, "beta": 2.0},
         {"bfloat16": True, "importance_samples": 5},
         {"mode": "generate", "digit": 0, "conditional": True},
+        {"prior": "mixture", "prior_components": 1, "conditional": True},
+        {
+            "prior": "mixture",
+            "latent_dim": 1,
+            "bfloat16": True,
+            "importance_samples": 5,
+        },
+        VAMP | {"prior_components": 5, "latent_dim": 1},
+        FLOW | {"flow_layers": 1, "flow_units": 1, "conditional": True},
+        TWO | FLOW | {"latent_dims": (1, 2)},
         {"evaluation_split": "validation"},
         {"dataset": "mnist", "data_dir": "x"},
         {"start_from": "a", "data_dir": "x", "run_dir": "c"},
@@ -153,6 +173,7 @@ def test_training_refuses_each_setting_that_shapes_the_run(name):
         "activation": "tanh",
         "architecture": "conv",
         "conditional": True,
+        "prior": "flow",
         "ema_decay": 0.9,
         "start_from": "other",
     }.get(name) or ((7, 7) if isinstance(default, tuple) else default + 1)
@@ -233,6 +254,7 @@ def test_several_flags_that_a_mode_does_not_use_are_judged_each_by_itself(mode):
     asked = settings.of_values(of_run | {"mode": mode})
     typed = {*of_run} - {"run_dir"}
     typed -= {"latent_dims", "upper_hidden_sizes", "filters"}  # of other models
+    typed -= {"prior_components", "flow_layers", "flow_units"}
     assert consistency.going_on(PAST, asked, typed).model == PAST.model
     slip = changed(asked, learning_rate=3.0)
     with pytest.raises(UserError, match="^--learning_rate is not .*has 0.001, not 3.0"):

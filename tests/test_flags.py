@@ -43,7 +43,7 @@ OTHER_VALUES = {  # of every setting, one that is not its default
     **dict(learning_rate_schedule="cosine", beta1=0.8, beta2=0.9, epsilon=1e-7),
     **dict(clip_norm=14.0, ema_decay=0.5, importance_samples=15, bfloat16=True),
     **dict(evaluation_images=16, evaluation_split="validation", num_images=17),
-    **dict(digit=3),
+    **dict(digit=3, prior="flow", prior_components=18, flow_layers=19, flow_units=20),
 }
 
 
@@ -108,6 +108,20 @@ def test_a_recipe_trains_in_a_folder_of_its_own(parse, name):
     assert settings.run.run_dir == f"checkpoints/{name}"
     assert settings.run.mode == "train" and settings.data.dataset == "mnist"
     assert settings.evaluation.importance_samples == (0 if name == "conv" else 5000)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_no_default_is_a_part_of_a_recipe(parse, name):
+    """It states all that its numbers depend on, but what belongs to another choice."""
+    settings, typed = parse(f"--flagfile={RECIPES[name]}")
+    _, data, model, training, objective, adam, *_ = settings
+    parts = map(vars, (model, training, objective, adam))
+    needed = set().union({"binarization", "validation_size"}, *parts)
+    values = settings_of.values_of(settings)
+    for other, (owner, of) in consistency.OWNERS.items():
+        if values[owner] not in of:
+            needed.remove(other)
+    assert needed <= typed
 
 
 @pytest.mark.parametrize("mode", ["train", "evaluate", "generate"])

@@ -124,3 +124,37 @@ def test_what_is_rounded_is_a_copy():
         p.assign(2 * p)
     assert float(rounded["w"][0, 0]) == float(rounded["b"][0]) == 1
     assert float(params["w"][0, 0]) == float(params["b"][0]) == 2
+
+
+def test_products_are_in_full_precision_within_and_as_before_afterwards():
+    """Of a GPU; a decorated function has it too."""
+    enabled = tf.config.experimental.tensor_float_32_execution_enabled
+    decorated = numerics.full_precision()(enabled)
+    assert enabled()
+    with pytest.raises(KeyError), numerics.full_precision():
+        assert not enabled()
+        raise KeyError
+    assert enabled() and not decorated() and enabled()
+
+
+def test_the_device_is_named(monkeypatch):
+    config = tf.config
+    monkeypatch.setattr(config, "list_physical_devices", lambda kind: [])
+    assert numerics.device() == "CPU"
+    monkeypatch.setattr(config, "list_physical_devices", lambda kind: [kind])
+    details = {"device_name": "A card"}
+    monkeypatch.setattr(config.experimental, "get_device_details", lambda gpu: details)
+    assert numerics.device() == "A card"
+
+
+@pytest.mark.parametrize("prior", ["mixture", "flow"])
+def test_a_learned_prior_is_not_rounded(prior):
+    learned = dict(prior=prior, prior_components=3, flow_layers=2, flow_units=4)
+    params = build(settings.Model(**learned)).init(0)
+    rounded = numerics.in_bfloat16(params)
+    tf.nest.assert_same_structure(rounded, params)
+    both = map(tf.nest.flatten, (rounded["prior"], params["prior"]))
+    for a, b in zip(*both, strict=True):
+        assert a.dtype == tf.float32
+        np.testing.assert_array_equal(a, b)
+    assert rounded["encoder"]["output"]["w"].dtype == tf.bfloat16

@@ -117,6 +117,22 @@ def test_a_run_stopped_inside_an_epoch_ends_in_the_same_bits(
     assert_same_run(small["run_dir"], straight)
 
 
+@pytest.mark.usefixtures("unreported")
+@pytest.mark.parametrize("prior", ["mixture", "flow"])
+def test_a_learned_prior_goes_on_in_the_same_bits(small, tmp_path, monkeypatch, prior):
+    monkeypatch.setattr(numerics, "BLOCK_SAMPLES", 100)
+    sizes = {"prior_components": 3} if prior == "mixture" else {"flow_layers": 2}
+    settings = small | {"prior": prior, "epochs": 1, **sizes}
+    run(settings, StopAfter(0))  # inside an epoch
+    run(settings)
+    stopped, straight = Path(small["run_dir"]), tmp_path / "straight"
+    run(settings, run_dir=str(straight))
+    found, expected = newest_checkpoint(stopped), newest_checkpoint(straight)
+    assert any("prior" in name for name in found)
+    assert_same_numbers(found, expected)
+    assert timeless(stopped) == timeless(straight) != []
+
+
 def test_checkpoints_that_are_rarer_than_epochs_change_nothing(
     small, straight, monkeypatch, capsys
 ):

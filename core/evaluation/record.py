@@ -15,7 +15,8 @@ def validation(model, weights, split, seed: int) -> dict:
     """An epoch's fields of the validation images; {} where there are none."""
     if not len(split.pixels):
         return {}
-    found = bounds.evaluate(model, weights, split, "validation", seed)
+    with numerics.full_precision():
+        found = bounds.evaluate(model, weights, split, "validation", seed)
     return {
         "validation_loss": found.negative_elbo,
         "validation_distortion": found.distortion,
@@ -31,6 +32,7 @@ class Evaluated(NamedTuple):
     z_mean: np.ndarray  # [N, D], of the layer next to the image
 
 
+@numerics.full_precision()
 def evaluation(model, weights, data, run_settings, settings, known=None) -> Evaluated:
     """What a model with these weights reaches, on the images that
     `settings.Evaluation` asks for. `known` is the record of the same evaluation made
@@ -51,6 +53,7 @@ def evaluation(model, weights, data, run_settings, settings, known=None) -> Eval
         "loss" if data.binarization == "none" else "negative_elbo": found.negative_elbo,
         "distortion": found.distortion,
         "rate": found.rate,
+        "kl_samples": 0 if model.exact_kl else bounds.ESTIMATE_SAMPLES,
         "active_units": units[0] if one_layer else units,
         "kl_per_dim": kls[0] if one_layer else kls,
         **probe(model, weights, data, found.z_mean, split.labels.numpy(), seed),

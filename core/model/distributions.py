@@ -6,6 +6,14 @@ import tensorflow as tf
 
 from core import numerics
 
+MAX_LOG_VAR = 10.0  # no posterior is so wide; a rare image could overflow exp else
+
+
+def gaussian_parameters(outputs):
+    """What a network gives [..., 2 D] -> mean and log variance, [..., D] each."""
+    mean, log_var = tf.split(outputs, 2, axis=-1)
+    return mean, tf.minimum(log_var, MAX_LOG_VAR)
+
 
 def gaussian_sample(mean, log_var, noise):
     """mean + exp(log_var / 2) * noise, with noise ~ N(0, 1); shapes broadcast.

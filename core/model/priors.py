@@ -1,4 +1,7 @@
-"""Priors p(z) of the uppermost layer of latents."""
+"""Priors p(z) of the uppermost layer of latents: the record, and N(0, 1).
+
+Learned ones have a file each: `mixture`, `vamp` and `flow`.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,15 +14,26 @@ from core.model import distributions
 class Prior(NamedTuple):
     """A density over z. `params` are the whole model's, of which it may have some."""
 
+    init: Callable  # (keys, mean_pixel, dtype) -> its part of params, {} for none
     log_prob: Callable  # (params, z [K, B, D]) -> log p(z) in nats, [K, B]
-    kl: Callable  # (params, z, mean, log_var) -> nats, shaped as mean but G for D
     sample: Callable  # (params, noise [..., noise_size]) -> z [..., D]
     noise_size: int  # N(0, 1) numbers that a draw needs
+    # (mean, log_var [K, B, D], log q - log p [K, B]) -> KL in nats [K, B, G]
+    kl: Callable
+    exact_kl: bool  # whether that is a closed form, for each dimension by itself
+    pseudo_inputs: Callable | None = None  # params -> those that it has [C, inputs]
 
 
 def standard(latent_dim: int) -> Prior:
     """N(0, 1) in every dimension; it has no parameters."""
-    return Prior(_log_prob, _kl, _sample, noise_size=latent_dim)
+    return Prior(
+        init=lambda keys, mean_pixel, dtype: {},
+        log_prob=_log_prob,
+        sample=lambda params, noise: noise,
+        noise_size=latent_dim,
+        kl=lambda mean, log_var, log_ratio: distributions.gaussian_kl(mean, log_var),
+        exact_kl=True,
+    )
 
 
 def _log_prob(params, z):
@@ -27,10 +41,6 @@ def _log_prob(params, z):
     return tf.reduce_sum(distributions.gaussian_log_prob(z, zero, zero), axis=-1)
 
 
-def _kl(params, z, mean, log_var):
-    """In closed form, for each dimension by itself."""
-    return distributions.gaussian_kl(mean, log_var)
-
-
-def _sample(params, noise):
-    return noise
+def kl_by_samples(mean, log_var, log_ratio):
+    """The KL of a whole layer, [K, B, 1]: its mean over K is an estimate."""
+    return log_ratio[..., None]

@@ -14,10 +14,12 @@ from core.model import distributions, networks
 from core.model.terms import Inference, Latent
 
 
-def init(settings, seed: int, mean_pixel=0.5, dtype=tf.float32):
-    """{"encoder": ..., "decoder": ...} as `settings.Model` wants them."""
+def init(settings, prior, seed: int, mean_pixel=0.5, dtype=tf.float32):
+    """{"encoder": ..., "decoder": ...} as `settings.Model` wants them, and what the
+    prior has."""
     keys = networks.matrix_keys(seed)
-    return init_networks(settings, keys, settings.latent_dim, mean_pixel, dtype)
+    params = init_networks(settings, keys, settings.latent_dim, mean_pixel, dtype)
+    return params | prior.init(keys, mean_pixel, dtype)
 
 
 def init_networks(settings, keys, latent_dim: int, mean_pixel, dtype):
@@ -49,14 +51,16 @@ def infer(params, x, noise, y=None, *, activation, prior) -> Inference:
     """
     z_mean, z_log_var = encode(params, x, y, activation=activation)  # [B, D] each
     z = distributions.gaussian_sample(z_mean, z_log_var, noise)  # [K, B, D]
-    log_q = distributions.gaussian_log_prob(z, z_mean, z_log_var)  # [K, B, D]
+    by_dim = distributions.gaussian_log_prob(z, z_mean, z_log_var)  # [K, B, D]
+    log_q, log_p = tf.reduce_sum(by_dim, axis=-1), prior.log_prob(params, z)  # [K, B]
+    kl = prior.kl(z_mean[None], z_log_var[None], log_q - log_p)  # [1 or K, B, G]
     latent = Latent(
         z,
         mean=z_mean,
         mean_error=tf.zeros_like(z_mean),
-        log_posterior=tf.reduce_sum(log_q, axis=-1),  # [K, B]
-        log_prior=prior.log_prob(params, z),  # [K, B]
-        kl=prior.kl(params, z, z_mean, z_log_var),  # [B, G]
+        log_posterior=log_q,
+        log_prior=log_p,
+        kl=tf.reduce_mean(kl, axis=0),  # [B, G]
     )
     logits = decode(params, z, y, activation=activation)  # [K, B, 784]
     return Inference((latent,), logits)
@@ -66,7 +70,7 @@ def encode(params, x, y=None, *, activation):
     """x [B, 784] -> mean and log variance of q(z|x), [B, D] each: the halves of what
     the encoder's one output matrix gives."""
     outputs = networks.encode(params["encoder"], x, activation, y)
-    return tf.split(outputs, 2, axis=-1)
+    return distributions.gaussian_parameters(outputs)
 
 
 def decode(params, z, y=None, *, activation):

@@ -113,15 +113,17 @@ def summary(record: dict, of_images: int, latent_dims, seconds: float) -> str:
     part = f" of {of_images:,}" * (images != of_images)
     bound, inferred = ", a bound on -log p(x|y)", " (z was inferred with the label)"
     units = zip(np.atleast_1d(record["active_units"]), latent_dims, strict=True)
+    samples = record.get("kl_samples", 0)
+    estimated = f", estimated by {samples} samples an image" * (samples > 0)
     active = " and ".join(f"{active} of {all}" for active, all in units)
     lines = {
         "Data set": f"{record['dataset']}{built_in}, {images:,}{part} {split} images",
         "Binarization": f"{binarization}{seed}",
         title: f"{loss:.2f} {unit(binarization)}{bound * given}",
         "  distortion": f"{record['distortion']:.2f}",
-        "  rate": f"{record['rate']:.2f}",
+        "  rate": f"{record['rate']:.2f}{estimated}",
         **_likelihood(record),
-        **_kl_by_unit(record["kl_per_dim"], len(latent_dims)),
+        **_kl_by_unit(record["kl_per_dim"], latent_dims),
         "Active units": active if images > 1 else "undefined for a single image",
         "Labels from z": f"{record['knn_accuracy']:.1%} by nearest neighbors, "
         f"{record['linear_accuracy']:.1%} linearly{inferred * given}",
@@ -143,9 +145,12 @@ def _likelihood(record: dict) -> dict:
     return {f"-log p(x{given * record['given_labels']})": text}
 
 
-def _kl_by_unit(kl_per_dim: list, layers: int) -> dict:
-    lines = {}
+def _kl_by_unit(kl_per_dim: list, latent_dims) -> dict:
+    """A line for each layer whose units have a KL of their own."""
+    lines, layers = {}, len(latent_dims)
     for i, kls in enumerate([kl_per_dim] if layers == 1 else kl_per_dim, start=1):
+        if len(kls) < latent_dims[i - 1]:
+            continue
         texts = [f"{round(kl, 2) + 0.0:.2f}" for kl in kls]  # never -0.00
         rows = [" ".join(texts[j : j + 10]) for j in range(0, len(texts), 10)]
         lines["KL by unit" if layers == 1 else f"KL, layer {i}"] = INDENT.join(rows)

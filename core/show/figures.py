@@ -48,25 +48,28 @@ def image_rows(path: Path, title: str, rows, names=()) -> None:
     _save(axes.figure, path)
 
 
-def manifold_grid(side: int = MANIFOLD_SIDE) -> np.ndarray:
-    """Points z [side^2, 2] at the Gaussian quantiles, for cells of equal probability:
-    left to right z_1 rises, top to bottom z_2 falls."""
-    quantiles = [NormalDist().inv_cdf((i + 0.5) / side) for i in range(side)]
-    return np.array([(x, y) for y in reversed(quantiles) for x in quantiles])
+def quantiles(side: int = MANIFOLD_SIDE) -> np.ndarray:
+    """Of N(0, 1), [side]: the middles of intervals of equal probability."""
+    return np.array([NormalDist().inv_cdf((i + 0.5) / side) for i in range(side)])
 
 
-def manifold(path: Path, digits: np.ndarray) -> None:
-    """The decoded `manifold_grid`, pixel means [side^2, 28, 28]."""
-    side = round(len(digits) ** 0.5)
+def grid(x, y) -> np.ndarray:
+    """Points [len(y) len(x), 2]: left to right x rises, top to bottom y falls."""
+    return np.array([(each_x, each_y) for each_y in reversed(y) for each_x in x])
+
+
+def manifold(path: Path, digits: np.ndarray, x, y, where: str, name: str) -> None:
+    """The decoded `grid` of x and y [side], pixel means [side^2, 28, 28]. The title
+    says `where` that is; `name` is of the axes."""
+    side = len(x)
     axes = Figure(figsize=(9, 9)).subplots()
     axes.imshow(tile(np.split(digits, side), gap=0))
-    title = "Pixel means over the 2-D latent space, at the prior's quantiles"
-    axes.set(title=title, xlabel="$z_1$", ylabel="$z_2$")
+    title = f"Pixel means over the 2-D latent space, {where}"
+    axes.set(title=title, xlabel=f"${name}_1$", ylabel=f"${name}_2$")
     ticks = np.linspace(0, side - 1, 6).round().astype(int)
     at = 28 * ticks + 14
-    names = [f"{z_1:.1f}" for z_1 in manifold_grid(side)[ticks, 0]]
-    axes.set_xticks(at, names)
-    axes.set_yticks([28 * side - y for y in at], names)
+    axes.set_xticks(at, [f"{value:.1f}" for value in x[ticks]])
+    axes.set_yticks([28 * side - each for each in at], [f"{v:.1f}" for v in y[ticks]])
     _save(axes.figure, path)
 
 
@@ -91,8 +94,10 @@ def label_position(points: np.ndarray, mine: np.ndarray, cells: int = 24) -> np.
     return points[mine & (cell == np.argmax(lead))].mean(axis=0)
 
 
-def latent_space(path: Path, z_mean, labels, kind: str = "test") -> None:
-    """The posterior means [N, D] of N `kind` images, colored by their labels [N]."""
+def latent_space(path: Path, z_mean, labels, kind="test", prior=None) -> None:
+    """The posterior means [N, D] of N `kind` images, colored by their labels [N]. A
+    prior of two dimensions is a function, points [n, 2] -> log density [n], and draws
+    [n, 2]; it gives the contours."""
     count, dimensions = z_mean.shape
     title = f"Posterior means of {count:,} {kind} images"
     points, xlabel, ylabel = z_mean, "$z_1$", "$z_2$"
@@ -107,6 +112,8 @@ def latent_space(path: Path, z_mean, labels, kind: str = "test") -> None:
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.25)
     size = float(np.clip(60_000 / count, 3, 30))
+    if prior:
+        _contours(axes, points, *prior)
     few = labels.max() < len(PALETTE)
     colors = np.array(PALETTE)[labels] if few else labels
     dots = axes.scatter(*points.T, s=size, c=colors, lw=0)  # in one, so that none hides
@@ -115,6 +122,18 @@ def latent_space(path: Path, z_mean, labels, kind: str = "test") -> None:
     else:
         axes.figure.colorbar(dots, label="label")
     _save(axes.figure, path)
+
+
+def _contours(axes, points, log_prior, draws, side: int = 100) -> None:
+    """Around the densest parts that hold 50, 90 and 99 % of the draws."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    room = np.maximum(high - low, 1e-6) / 4
+    x, y = np.linspace(low - room, high + room, side).T
+    density = np.reshape(log_prior(grid(x, y)), [side, side])[::-1]
+    levels = np.unique(np.quantile(log_prior(draws), [0.01, 0.1, 0.5]))
+    style = dict(colors="0.4", linewidths=0.8, linestyles="solid", zorder=0.5)
+    axes.contour(x, y, density, levels, **style)
+    axes.text(0, -0.1, "lines: 50, 90 and 99 % of the prior", transform=axes.transAxes)
 
 
 def _name_classes(axes, points, labels, size: float) -> None:

@@ -55,6 +55,45 @@ def draw_samples(path: Path, model, weights, seed: int) -> None:
     figures.image_rows(path, title, samples.reshape(10, 10, SIDE, SIDE))
 
 
+def draws(prior, weights, seed: int) -> np.ndarray:
+    """Many z [N, D] from a prior, which tell its shape."""
+    key = rng.key(seed, rng.Stream.SAMPLE, 2)
+    return prior.sample(weights, rng.normal(key, [10_000, prior.noise_size])).numpy()
+
+
+def manifold_points(prior, weights, seed: int):
+    """What the manifold shows of a prior in two dimensions: z [side^2, 2], and the axes
+    of the picture as `figures.manifold` takes them.
+
+    A prior that carries N(0, 1) to z shows where its quantiles come to; another, the
+    central 99 % of draws from it.
+    """
+    if prior.noise_size == 2:
+        x = y = figures.quantiles()
+        noise = tf.constant(figures.grid(x, y), tf.float32)
+        where = "at the prior's quantiles"
+        return prior.sample(weights, noise), x, y, where, "z" if prior.exact_kl else "e"
+    ends = np.quantile(draws(prior, weights, seed), [0.005, 0.995], axis=0)
+    x, y = np.linspace(*ends, figures.MANIFOLD_SIDE).T
+    return figures.grid(x, y), x, y, "over the central 99 % of the prior", "z"
+
+
+def draw_pseudo_inputs(path: Path, model, weights) -> None:
+    """Some of a VampPrior's pseudo-inputs, and what they decode to; those that are
+    points of z_1 show that alone."""
+    inputs, rows = model.prior.pseudo_inputs(weights)[:36], []
+    images = len(model.latent_dims) == 1
+    z = model.encode(weights, inputs)[0] if images else inputs
+    decoded = pixel_means(model.decode(weights, z))
+    for few in np.array_split(np.arange(len(decoded)), 3):
+        if images:
+            rows.append(tf.gather(inputs, few).numpy().reshape(-1, SIDE, SIDE))
+        rows.append(decoded[few])
+    names = ["pseudo-input", "decoded"] * 3 if images else ["decoded"] * 3
+    title = f"{len(decoded)} of {model.prior.pseudo_inputs(weights).shape[0]} "
+    figures.image_rows(path, f"{title}pseudo-inputs of the prior", rows, names)
+
+
 def drawings(model, weights, evaluated) -> dict:
     """{name of a picture: function that draws it to a path}, of the images in a
     `record.Evaluated`, of samples, and of a latent space of two dimensions."""
@@ -68,20 +107,31 @@ def drawings(model, weights, evaluated) -> dict:
     def decoded(z, labels):
         return decode(model, weights, z, labels)
 
-    def draw_manifold(path, label):
-        grid = figures.manifold_grid()
-        figures.manifold(path, decoded(grid, np.full(len(grid), label)))
+    def log_prior(z):
+        return model.prior.log_prob(weights, tf.constant(z[None], tf.float32))[0]
 
-    shown = kind, images, labels, z_mean, decoded
+    def draw_latent_space(path):
+        prior = None
+        if flat:
+            prior = log_prior, draws(model.prior, weights, record["seed"])
+        figures.latent_space(path, z_mean, labels, kind, prior)
+
+    def draw_manifold(path, label):
+        z, *axes = manifold_points(model.prior, weights, record["seed"])
+        figures.manifold(path, decoded(z, np.full(len(z), label)), *axes)
+
+    shown, flat = (kind, images, labels, z_mean, decoded), model.latent_dims == (2,)
     tasks = {
-        "latent_space.png": lambda p: figures.latent_space(p, z_mean, labels, kind),
+        "latent_space.png": draw_latent_space,
         "reconstructions.png": lambda p: figures.reconstructions(p, *shown),
         "interpolations.png": lambda p: figures.interpolations(p, *shown),
     }
-    if model.latent_dims == (2,):
+    if flat:
         for label in range(CLASSES) if model.conditional else [0]:
             name = f"manifold_{label}.png" if model.conditional else "manifold.png"
             tasks[name] = partial(draw_manifold, label=label)
+    if model.prior.pseudo_inputs:
+        tasks["pseudo_inputs.png"] = lambda p: draw_pseudo_inputs(p, model, weights)
     tasks["samples.png"] = lambda p: draw_samples(p, model, weights, record["seed"])
     return tasks
 

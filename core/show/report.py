@@ -2,13 +2,14 @@
 
 from functools import partial
 
+from core import settings as settings_of
 from core.errors import UserError
 from core.evaluation import record as records
 from core.progress import complain, say
 from core.run import program, text
 from core.show import figures, gallery
 
-OF_TRAINING = ("objective", "num_samples", "estimator", "beta")
+OF_TRAINING = ("objective", "num_samples", "estimator", "beta", "prior")
 
 
 def evaluate(model, weights, data, folder, run_settings, settings) -> None:
@@ -20,7 +21,8 @@ def evaluate(model, weights, data, folder, run_settings, settings) -> None:
     there = data.record[f"{kind}_images"]
     images = min(settings.evaluation_images or there, there)
     where = {"epoch": folder.epoch, "step": folder.step}
-    where |= {name: flags[name] for name in OF_TRAINING} | folder.start
+    trained = settings_of.values_of(settings_of.from_record(flags, str(folder.path)))
+    where |= {name: trained[name] for name in OF_TRAINING} | folder.start
     where["program"] = program.version()["sha256"][:12]
     asked = {
         "split": kind,

@@ -8,6 +8,7 @@ from core import numerics, rng
 from core.data import batches
 from core.data.datasets import Split
 from core.evaluation import bounds
+from core.model import terms
 from core.model.build import build
 from core.settings import Model
 
@@ -169,3 +170,24 @@ def test_equal_images_leave_no_unit_active(split):
     params = tf.nest.map_structure(lambda w: 5 * w, model.init(0))
     same = Split(*(tf.repeat(part[:1], 400, axis=0) for part in split))
     assert bounds.evaluate(model, params, same, "test", 0).active_units == (0, 0)
+
+
+@pytest.mark.parametrize("settings", [ONE, TWO], ids=["one layer", "two layers"])
+@pytest.mark.parametrize("prior", ["mixture", "vamp", "flow"])
+def test_the_rate_of_a_learned_prior_is_estimated_by_ten_samples(
+    split, prior, settings
+):
+    """For its layer as a whole: -ELBO is the mean of -log w over images and samples."""
+    learned = dict(prior=prior, prior_components=3, flow_layers=2, flow_units=4)
+    model = build(dataclasses.replace(settings, **learned))
+    params = model.init(0)
+    dims, key = model.latent_dims, rng.fold(rng.key(0, rng.Stream.EVALUATE, 3), 0)
+    noise = rng.normal(key, [10, 100, sum(dims)])[:, :60]
+    x = tf.cast(split.pixels, tf.float32)
+    inference = model.infer(params, x, noise)
+    expected = -np.mean(terms.log_importance_weights(inference, x))
+    rate = np.mean(terms.log_posterior(inference) - terms.log_prior(inference))
+    found = bounds.evaluate(model, params, split, "test", 0)
+    np.testing.assert_allclose(found[:3], [expected, expected - rate, rate], rtol=1e-5)
+    assert [kl.shape for kl in found.kl_per_dim] == [*((d,) for d in dims[:-1]), (1,)]
+    assert len(found.active_units) == len(dims) and found.z_mean.shape == (60, dims[0])

@@ -13,7 +13,7 @@ ONE = settings.Model(latent_dim=3, **SIZES)
 TWO = settings.Model(stochastic_layers=2, latent_dims=(4, 3), **SIZES)
 FIELDS = (
     "split dataset binarization seed given_labels images negative_elbo distortion rate "
-    "active_units kl_per_dim knn_accuracy linear_accuracy seconds"
+    "kl_samples active_units kl_per_dim knn_accuracy linear_accuracy seconds"
 ).split()
 OF_NLL = "nll nll_standard_error importance_samples bfloat16".split()
 RUN = settings.Run(seed=5, jit=False)
@@ -59,6 +59,7 @@ def test_an_evaluation_is_one_flat_record_of_what_was_measured(one, data):
         "negative_elbo": found.negative_elbo,
         "distortion": found.distortion,
         "rate": found.rate,
+        "kl_samples": 0,
         "active_units": found.active_units[0],
         "kl_per_dim": found.kl_per_dim[0].tolist(),
     }
@@ -73,6 +74,16 @@ def test_two_layers_have_their_units_apart(data):
     assert len(found["active_units"]) == 2
     assert [len(kls) for kls in found["kl_per_dim"]] == [4, 3]
     assert sum(map(sum, found["kl_per_dim"])) == pytest.approx(found["rate"])
+    assert found["kl_samples"] == 10
+
+
+@pytest.mark.parametrize("prior", ["mixture", "vamp", "flow"])
+def test_the_kl_of_a_learned_prior_is_one_number_by_ten_samples(data, prior):
+    model = build(settings.Model(latent_dim=3, prior=prior, **SIZES))
+    found = evaluate((model, model.init(0, 0.13)), data, evaluation_images=20).record
+    assert list(found) == FIELDS and found == json.loads(json.dumps(found))
+    assert found["kl_samples"] == 10 and isinstance(found["active_units"], int)
+    assert found["kl_per_dim"] == [pytest.approx(found["rate"])]
 
 
 def test_the_first_images_of_either_split_can_be_evaluated(one, data):

@@ -7,6 +7,7 @@ from core.model import hierarchical, priors, vae
 from core.model.build import build
 
 SMALL = dict(hidden_sizes=(8,), filters=(2, 3), upper_hidden_sizes=(6,))
+PRIOR = dict(prior_components=5, flow_layers=2, flow_units=4)
 ONE = dict(latent_dim=3, **SMALL)
 TWO = dict(stochastic_layers=2, latent_dims=(4, 3), **SMALL)
 MODELS = {
@@ -15,6 +16,9 @@ MODELS = {
     "conv": settings.Model(architecture="conv", **ONE),
     "two layers": settings.Model(**TWO),
     "two conv": settings.Model(architecture="conv", conditional=True, **TWO),
+    "mixture": settings.Model(prior="mixture", conditional=True, **PRIOR, **ONE),
+    "two vamp": settings.Model(prior="vamp", **PRIOR, **TWO),
+    "flow": settings.Model(prior="flow", **PRIOR, **ONE),
 }
 
 
@@ -32,11 +36,17 @@ def test_the_record_says_what_the_settings_ask_for(asked):
     model = build(asked)
     two = asked.stochastic_layers == 2
     assert model.latent_dims == ((4, 3) if two else (3,))
-    assert model.noise_size == sum(model.latent_dims)
+    chooses = asked.prior in ("mixture", "vamp")
+    assert model.noise_size == sum(model.latent_dims) + chooses
+    assert model.exact_kl == (asked.prior == "standard" and not two)
     assert model.conditional == asked.conditional
     assert model.dense == (asked.architecture == "dense")
     assert model.encoders == (("encoder", "upper_encoder") if two else ("encoder",))
-    assert model.prior.noise_size == 3
+    assert model.prior.noise_size == 3 + chooses
+    assert (model.prior.pseudo_inputs is not None) == (asked.prior == "vamp")
+    parts = [*model.encoders, "decoder"] + ["upper_decoder"] * two
+    parts += ["prior"] * (asked.prior != "standard")
+    assert {*model.init(0)} == {*parts}
 
 
 def test_every_function_fits_the_parameters_and_what_is_said_of_them(asked):
@@ -83,15 +93,14 @@ def test_the_functions_are_those_of_the_family_with_prior_and_activation(
     family, sizes, activation
 ):
     asked = settings.Model(activation=activation, **sizes)
-    model = build(asked)
-    params, expected = model.init(5, 0.2, tf.float64), family.init(asked, 5, 0.2)
+    model, prior = build(asked), priors.standard(3)
+    params, expected = model.init(5, 0.2, tf.float64), family.init(asked, prior, 5, 0.2)
     for a, b in zip(tf.nest.flatten(params), tf.nest.flatten(expected), strict=True):
         assert a.dtype == tf.float64 and a.name == b.name and a.shape == b.shape
     random = np.random.default_rng(0)
     x = tf.constant(random.integers(0, 2, [5, 784]).astype(float))
     noise = tf.constant(random.standard_normal([2, 5, model.noise_size]))
     known = dict(activation=getattr(tf.nn, activation))
-    prior = priors.standard(3)
     found = (
         model.infer(params, x, noise),
         model.encode(params, x),

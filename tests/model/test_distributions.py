@@ -103,3 +103,13 @@ def test_log_mean_exp_does_not_overflow():
     x = np.array([[0.0, 1000.0, -1e4], [np.log(3), 1000.0, -1e4]])
     expected = [np.log(2), 1000, -1e4]
     np.testing.assert_allclose(distributions.log_mean_exp(x), expected, rtol=1e-12)
+
+
+def test_no_log_variance_overflows():
+    """Of a rare image a network can give any number; others keep theirs, to the bit."""
+    outputs = tf.constant([[1.0, -2.0, -3.5, 9.5], [0.0, 5.0, 1e4, 400.0]])
+    mean, log_var = distributions.gaussian_parameters(outputs)
+    np.testing.assert_array_equal(mean, [[1.0, -2.0], [0.0, 5.0]])
+    bound = distributions.MAX_LOG_VAR
+    np.testing.assert_array_equal(log_var, [[-3.5, 9.5], [bound, bound]])
+    assert np.all(np.isfinite(distributions.gaussian_kl(mean, log_var)))

@@ -8,13 +8,14 @@ from core.model import hierarchical, priors, terms
 LOWER, UPPER = 4, 3
 TWO = dict(stochastic_layers=2, latent_dims=(LOWER, UPPER))
 TANH = dict(activation=tf.tanh)
-TANH_AND_PRIOR = dict(activation=tf.tanh, prior=priors.standard(UPPER))
+PRIOR = priors.standard(UPPER)
+TANH_AND_PRIOR = dict(activation=tf.tanh, prior=PRIOR)
 
 
 @pytest.fixture
 def params():
     model = settings.Model(hidden_sizes=(16,), upper_hidden_sizes=(8, 6), **TWO)
-    return hierarchical.init(model, 0, 0.13, tf.float64)
+    return hierarchical.init(model, PRIOR, 0, 0.13, tf.float64)
 
 
 @pytest.fixture
@@ -91,17 +92,20 @@ def test_a_layer_states_the_mean_of_its_posterior_and_how_exact_it_is(params, ba
 
 def test_the_upper_layers_density_and_kl_are_the_priors(params, batch):
     prior = priors.Prior(
+        init=None,
         log_prob=lambda params, z: 7.0 + z[..., 0],
-        kl=lambda params, z, mean, log_var: tf.reduce_sum(
-            mean + log_var, axis=-1, keepdims=True
+        kl=lambda mean, log_var, log_ratio: (
+            tf.reduce_sum(mean + log_var, axis=-1, keepdims=True) + log_ratio[..., None]
         ),
+        exact_kl=False,
         sample=None,
         noise_size=0,
     )
     lower, upper = hierarchical.infer(params, *batch, **TANH, prior=prior).latents
     np.testing.assert_array_equal(upper.log_prior, 7.0 + upper.z[..., 0])
     q_2 = net(params["upper_encoder"], lower.z.numpy())
-    expected = q_2.sum(-1, keepdims=True).mean(0)
+    ratio = upper.log_posterior - upper.log_prior
+    expected = np.mean(q_2.sum(-1) + ratio, axis=0)[:, None]
     np.testing.assert_allclose(upper.kl, expected, rtol=1e-9)
 
 
@@ -120,8 +124,10 @@ def test_a_draw_goes_from_the_top_down(params):
 def test_a_draw_begins_at_the_prior(params):
     """Which may need more noise than it has dimensions."""
     prior = priors.Prior(
+        init=None,
         log_prob=None,
         kl=None,
+        exact_kl=False,
         sample=lambda params, noise: noise[..., :UPPER] + noise[..., UPPER:],
         noise_size=UPPER + 1,
     )
@@ -136,7 +142,7 @@ def test_labels_reach_every_network():
     model = settings.Model(
         hidden_sizes=(8,), upper_hidden_sizes=(6,), conditional=True, **TWO
     )
-    params = hierarchical.init(model, 0)
+    params = hierarchical.init(model, PRIOR, 0)
     inputs = {name: layers["dense_0"]["w"].shape[0] for name, layers in params.items()}
     assert inputs == dict(
         encoder=794, decoder=LOWER + 10, upper_encoder=LOWER + 10, upper_decoder=13

@@ -6,14 +6,15 @@ from core import settings
 from core.model import priors, terms, vae
 
 TANH = dict(activation=tf.tanh)
-TANH_AND_PRIOR = dict(activation=tf.tanh, prior=priors.standard(3))
+PRIOR = priors.standard(3)
+TANH_AND_PRIOR = dict(activation=tf.tanh, prior=PRIOR)
 DENSE = settings.Model(hidden_sizes=(16, 8), latent_dim=3)
 CONV = settings.Model(architecture="conv", filters=(4, 6), latent_dim=3)
 
 
 @pytest.fixture
 def params():
-    return vae.init(DENSE, 0, 0.13, tf.float64)
+    return vae.init(DENSE, PRIOR, 0, 0.13, tf.float64)
 
 
 def log_normal(z, mean, log_var):
@@ -95,8 +96,10 @@ def test_the_prior_is_asked_for_its_density_its_kl_and_its_draws(params):
         return params["encoder"]["output"]["b"][:3] + 1.0
 
     prior = priors.Prior(
+        init=None,
         log_prob=lambda params, z: tf.reduce_sum(z - shift(params), axis=-1),
-        kl=lambda params, z, mean, log_var: (mean - shift(params))[..., :1],
+        kl=lambda mean, log_var, log_ratio: mean + log_var + log_ratio[..., None],
+        exact_kl=False,
         sample=lambda params, noise: noise[..., :3] + shift(params),
         noise_size=4,
     )
@@ -105,7 +108,10 @@ def test_the_prior_is_asked_for_its_density_its_kl_and_its_draws(params):
     (latent,), _ = vae.infer(params, x, noise, **with_prior)
     expected = tf.reduce_sum(latent.z - 1.0, axis=-1)
     np.testing.assert_allclose(latent.log_prior, expected, rtol=1e-12)
-    np.testing.assert_allclose(latent.kl, latent.mean[:, :1] - 1.0, rtol=1e-12)
+    mean, log_var = vae.encode(params, x, **TANH)
+    ratio = latent.log_posterior - latent.log_prior
+    expected = mean + log_var + tf.reduce_mean(ratio, axis=0)[:, None]
+    np.testing.assert_allclose(latent.kl, expected, rtol=1e-12)
     noise = tf.zeros([2, 4], tf.float64)
     np.testing.assert_array_equal(
         vae.sample(params, noise, **with_prior),
@@ -115,7 +121,7 @@ def test_the_prior_is_asked_for_its_density_its_kl_and_its_draws(params):
 
 def test_labels_reach_encoder_and_decoder():
     conditional = settings.Model(hidden_sizes=(16,), latent_dim=3, conditional=True)
-    params = vae.init(conditional, 0)
+    params = vae.init(conditional, PRIOR, 0)
     x, noise = tf.zeros([2, 784]), tf.zeros([1, 2, 3])
     y = tf.one_hot([4, 5], 10)
     (latent,), logits = vae.infer(params, x, noise, y, **TANH_AND_PRIOR)
@@ -129,10 +135,9 @@ def test_labels_reach_encoder_and_decoder():
 
 
 def test_filters_make_the_model_convolutional():
-    params = vae.init(CONV, 0, 0.2)
+    params = vae.init(CONV, PRIOR, 0, 0.2)
     x, noise = tf.zeros([5, 784]), tf.ones([2, 5, 3])
-    prior = priors.standard(3)
-    (latent,), logits = vae.infer(params, x, noise, activation=tf.nn.relu, prior=prior)
+    (latent,), logits = vae.infer(params, x, noise, activation=tf.nn.relu, prior=PRIOR)
     assert latent.mean.shape == (5, 3) and logits.shape == (2, 5, 784)
     assert "conv_1" in params["encoder"] and "conv_1" in params["decoder"]
 
@@ -140,14 +145,14 @@ def test_filters_make_the_model_convolutional():
 @pytest.mark.parametrize("model", [DENSE, CONV], ids=["dense", "conv"])
 @pytest.mark.parametrize("mean_pixel", [0.13, 0.0, 1.0])
 def test_training_starts_at_the_mean_pixel(mean_pixel, model):
-    params = vae.init(model, 0, mean_pixel)
-    z, prior = tf.zeros([1, 3]), priors.standard(3)
-    logits = vae.sample(params, z, activation=tf.nn.relu, prior=prior)
+    params = vae.init(model, PRIOR, 0, mean_pixel)
+    z = tf.zeros([1, 3])
+    logits = vae.sample(params, z, activation=tf.nn.relu, prior=PRIOR)
     expected = np.clip(mean_pixel, 0.001, 0.999)
     np.testing.assert_allclose(tf.sigmoid(logits), np.full([1, 784], expected), 1e-4)
 
 
 def test_seeds_differ(params):
-    other = vae.init(DENSE, 1, 0.13, tf.float64)
+    other = vae.init(DENSE, PRIOR, 1, 0.13, tf.float64)
     for a, b in zip(tf.nest.flatten(params), tf.nest.flatten(other), strict=True):
         assert len(a.shape) == 1 or not np.array_equal(a, b)

@@ -253,28 +253,47 @@ def test_a_summary_states_bound_estimate_and_units():
 
 
 GREY = {"binarization": "none", "loss": 87.654}
-TWO_LAYERS = {"active_units": [21, 5], "kl_per_dim": [[1.5, 0.5], [0.25]]}
+TWO_LAYERS = {"active_units": [2, 1], "kl_per_dim": [[1.5, 0.5, 0.0], [0.25, 0.0]]}
 
 
 @pytest.mark.parametrize(
     "changes, dims, expected",
     [
-        (TWO_LAYERS, (100, 50), "Active units  21 of 100 and 5 of 50"),
-        (TWO_LAYERS, (100, 50), "KL, layer 1   1.50 0.50\nKL, layer 2   0.25\n"),
-        ({"given_labels": True}, (50,), "linearly (z was inferred with the label)"),
-        ({"given_labels": True}, (50,), "an image, a bound on -log p(x|y)\n"),
-        (GREY, (50,), "Test loss     87.65 grey-pixel loss an image,"),
-        ({"split": "validation"}, (50,), "Validation -ELBO 99.99 nats an image"),
+        (TWO_LAYERS, (3, 2), "Active units  2 of 3 and 1 of 2"),
+        (TWO_LAYERS, (3, 2), "KL, layer 1   1.50 0.50 0.00\nKL, layer 2   0.25 0.00\n"),
+        ({"given_labels": True}, (12,), "linearly (z was inferred with the label)"),
+        ({"given_labels": True}, (12,), "an image, a bound on -log p(x|y)\n"),
+        (GREY, (12,), "Test loss     87.65 grey-pixel loss an image,"),
+        ({"split": "validation"}, (12,), "Validation -ELBO 99.99 nats an image"),
     ],
 )
 def test_a_summary_says_what_the_numbers_are_of(changes, dims, expected):
     assert expected in text.summary(EVALUATION | changes, 10_000, dims, 1.0)
 
 
+def test_a_rate_that_is_no_closed_form_is_said_to_be_estimated():
+    exact = text.summary(EVALUATION | {"kl_samples": 0}, 10_000, (12,), 1.0)
+    assert exact == text.summary(EVALUATION, 10_000, (12,), 1.0)  # of an older program
+    found = text.summary(EVALUATION | {"kl_samples": 10}, 10_000, (12,), 1.0)
+    line = "  rate        24.49"
+    estimated = f"{line}, estimated by 10 samples an image\n"
+    assert found == exact.replace(f"{line}\n", estimated) != exact
+
+
+def test_units_without_a_kl_of_their_own_have_no_line():
+    """Those of a learned prior, which are the upper ones of two layers."""
+    one = text.summary(EVALUATION | {"kl_per_dim": [24.5]}, 10_000, (12,), 1.0)
+    assert "KL" not in one and "Active units  9 of 12\n" in one
+    lower = TWO_LAYERS | {"kl_per_dim": [[1.5, 0.5, 0.0], [0.25]]}
+    two = text.summary(EVALUATION | lower, 10_000, (3, 2), 1.0)
+    assert "KL, layer 1   1.50 0.50 0.00\nActive units  2 of 3 and 1 of 2\n" in two
+    assert "layer 2" not in two
+
+
 def test_a_conditional_likelihood_is_said_to_be_one():
     record = EVALUATION | {"given_labels": True, "nll": 1.0, "nll_standard_error": 0.1}
     record |= {"importance_samples": 10, "bfloat16": True}
-    found = text.summary(record, 20_000, (50,), 1.0)
+    found = text.summary(record, 20_000, (12,), 1.0)
     expected = "1.00 +- 0.10 (10 importance samples, products in bfloat16)"
     assert f"-log p(x|y)   {expected}" in found
     assert "mnist, 10,000 of 20,000 test images" in found
@@ -297,7 +316,7 @@ def test_a_summary_says_that_built_in_digits_are_not_mnist():
     assert "built-in" not in text.summary(EVALUATION, 10_000, (12,), 1.0)
 
 
-@pytest.mark.parametrize("changes, dims", [({}, (12,)), (TWO_LAYERS, (100, 50))])
+@pytest.mark.parametrize("changes, dims", [({}, (12,)), (TWO_LAYERS, (3, 2))])
 def test_of_a_single_image_there_are_no_active_units(changes, dims):
     """Their posterior means vary over images, and one image has no variance."""
     record = EVALUATION | changes | {"images": 1}

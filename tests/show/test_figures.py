@@ -1,6 +1,9 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.contour import ContourSet
 from matplotlib.image import imread
 
 from core.show import figures
@@ -23,22 +26,28 @@ def test_tile_leaves_a_short_last_row_blank():
 
 
 def test_the_manifold_grid_is_cells_of_equal_probability():
-    grid = figures.manifold_grid(4).reshape(4, 4, 2)
+    quantiles = figures.quantiles(4)
+    grid = figures.grid(quantiles, quantiles).reshape(4, 4, 2)
     assert np.all(np.diff(grid[..., 0], axis=1) > 0)  # z_1 rises to the right
     assert np.all(np.diff(grid[..., 1], axis=0) < 0)  # z_2 rises upwards
     np.testing.assert_allclose(grid, -grid[::-1, ::-1], atol=1e-12)
     assert grid.max() == pytest.approx(1.1503, abs=1e-4)  # the 7/8 quantile
-    assert figures.MANIFOLD_SIDE >= 20
+    assert figures.MANIFOLD_SIDE >= 20 and len(figures.quantiles()) >= 20
+    corners = figures.grid([1, 3], [5, 9])
+    np.testing.assert_array_equal(corners, [[1, 9], [3, 9], [1, 5], [3, 5]])
 
 
 def test_the_manifolds_axes_have_the_grids_coordinates(tmp_path, monkeypatch):
     """A tick stands at the middle of the digits that were decoded from its number."""
-    drawn, side = [], 6
+    drawn, side, x, y = [], 6, np.linspace(-1, 4, 6), np.linspace(7, 9, 6)
     monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure))
-    figures.manifold(tmp_path / "x.png", np.zeros([side**2, 28, 28]))
+    digits = np.zeros([side**2, 28, 28])
+    figures.manifold(tmp_path / "x.png", digits, x, y, "somewhere", "e")
     (axes,) = drawn[0].axes
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first row is at the top
-    grid = figures.manifold_grid(side).reshape(side, side, 2)
+    assert axes.get_title() == "Pixel means over the 2-D latent space, somewhere"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("$e_1$", "$e_2$")
+    grid = figures.grid(x, y).reshape(side, side, 2)
     for ticks, labels, coordinate in (
         (axes.get_xticks(), axes.get_xticklabels(), lambda i: grid[0, i, 0]),
         (axes.get_yticks(), axes.get_yticklabels(), lambda i: grid[i, 0, 1]),
@@ -73,7 +82,9 @@ LABELS = np.arange(50) % 10
 DRAWINGS = {
     "rows": lambda path: figures.image_rows(path, "title", DIGITS, list("abcd")),
     "one": lambda path: figures.image_rows(path, "title", DIGITS[:1, :1]),
-    "manifold": lambda path: figures.manifold(path, RANDOM.uniform(size=[16, 28, 28])),
+    "manifold": lambda path: figures.manifold(
+        path, RANDOM.uniform(size=[16, 28, 28]), *2 * [figures.quantiles(4)], "", "z"
+    ),
     "curves": lambda path: figures.learning_curves(path, HISTORY, "nats"),
     "no validation": lambda path: figures.learning_curves(
         path,
@@ -134,6 +145,53 @@ def test_the_latent_space_says_what_it_projects(tmp_path, monkeypatch):
         figures.latent_space(tmp_path / "x.png", z_mean, LABELS)
     assert "principal" not in titles[0]
     assert "principal components of 5 dimensions" in titles[1]
+
+
+def normal(points, center, scale):
+    """Log density of a Gaussian at points [n, 2]."""
+    by_dim = ((points - center) / scale) ** 2 / 2 + np.log(scale)
+    return -by_dim.sum(axis=1) - np.log(2 * np.pi)
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    """[(vertices [n, 2] of each contour, text below) of every latent space]."""
+    drawn = []
+
+    def save(figure, path):
+        axes = figure.axes[0]
+        found = [c for c in axes.collections if isinstance(c, ContourSet)]
+        paths = [line.vertices for each in found for line in each.get_paths()]
+        drawn.append((paths, [text.get_text() for text in axes.texts]))
+
+    monkeypatch.setattr(figures, "_save", save)
+    return drawn
+
+
+@pytest.mark.parametrize(
+    "center, scale", [((0, 0), (1, 1)), ((1, -2), (2, 0.5))], ids=["N(0, 1)", "another"]
+)
+@pytest.mark.parametrize("low", [-4, 0], ids=["all", "a part"])
+def test_contours_hold_50_90_and_99_percent_of_the_prior(lines, center, scale, low):
+    """P(|e| < r) = 1 - exp(-r^2 / 2) for e ~ N(0, 1) in two dimensions; also where the
+    points lie in a part of it alone."""
+    points = center + RANDOM.uniform(low, 4, [200, 2]) * scale
+    draws = center + np.random.default_rng(2).standard_normal([10_000, 2]) * scale
+    prior = partial(normal, center=center, scale=scale), draws
+    figures.latent_space("x.png", points, np.arange(200) % 10, prior=prior)
+    ((paths, texts),) = lines
+    assert len(paths) == 3 and "lines: 50, 90 and 99 % of the prior" in texts
+    for vertices, share in zip(paths, (0.99, 0.9, 0.5), strict=True):
+        radii = np.linalg.norm((vertices - center) / scale, axis=1)
+        np.testing.assert_allclose(radii, np.sqrt(-2 * np.log(1 - share)), rtol=0.03)
+
+
+def test_without_a_prior_there_are_no_contours(lines):
+    for dimensions in (1, 2, 5):
+        z_mean = RANDOM.standard_normal([50, dimensions])
+        figures.latent_space("x.png", z_mean, LABELS)
+        paths, texts = lines[-1]
+        assert paths == [] and not any("prior" in text for text in texts)
 
 
 def test_learning_curves_show_the_parts_of_every_epoch(tmp_path, monkeypatch):

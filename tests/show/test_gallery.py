@@ -14,6 +14,7 @@ from core.data import batches
 from core.data.datasets import Split
 from core.errors import UserError
 from core.evaluation.record import Evaluated
+from core.model import flow
 from core.model.build import build
 from core.settings import Model, Run, Show
 from core.show import figures, gallery
@@ -141,10 +142,10 @@ def test_samples_of_classes_have_one_z_a_row_and_one_class_a_column(
 
 @pytest.fixture
 def manifolds(monkeypatch):
-    """{name: digits} of the manifolds that are drawn."""
+    """{name: (digits, x, y, where, name of the axes)} of the manifolds drawn."""
     drawn = {}
     monkeypatch.setattr(
-        figures, "manifold", lambda path, digits: drawn.update({path.name: digits})
+        figures, "manifold", lambda path, *rest: drawn.update({path.name: rest})
     )
     return drawn
 
@@ -160,11 +161,64 @@ def draw_manifolds(model, weights, digits, folder):
 def test_the_manifold_is_the_decoded_grid(plain, digits, manifolds, tmp_path):
     draw_manifolds(*plain, digits, tmp_path)
     assert list(manifolds) == ["manifold.png"]
-    grid = tf.constant(figures.manifold_grid(), tf.float32)
-    logits = plain[0].decode(plain[1], grid)
-    np.testing.assert_array_equal(
-        manifolds["manifold.png"], gallery.pixel_means(logits)
-    )
+    found, *axes = manifolds["manifold.png"]
+    assert_quantiles(*axes, "z")
+    logits = plain[0].decode(plain[1], quantile_grid())
+    np.testing.assert_array_equal(found, gallery.pixel_means(logits))
+
+
+def quantile_grid():
+    return tf.constant(figures.grid(*[figures.quantiles()] * 2), tf.float32)
+
+
+def assert_quantiles(x, y, where, name, expected):
+    assert (where, name) == ("at the prior's quantiles", expected)
+    for axis in (x, y):
+        np.testing.assert_array_equal(axis, figures.quantiles())
+
+
+def learned(prior, **settings):
+    """(model, weights) whose prior is moved from where it begins."""
+    sizes = {"latent_dim": 2, "prior_components": 3, "flow_layers": 2, "flow_units": 4}
+    model, weights = new(prior=prior, **sizes | settings)
+    random = np.random.default_rng(0)
+    for variable in tf.nest.flatten(weights["prior"]):
+        variable.assign_add(0.5 * random.standard_normal(variable.shape))
+    return model, weights
+
+
+def test_the_manifold_of_a_flow_is_where_it_carries_the_grid(
+    digits, manifolds, tmp_path
+):
+    model, weights = learned("flow")
+    draw_manifolds(model, weights, digits, tmp_path)
+    found, *axes = manifolds["manifold.png"]
+    assert_quantiles(*axes, "e")
+    z, *_ = gallery.manifold_points(model.prior, weights, 5)
+    noise, _ = flow.to_noise(weights["prior"], z, (1, 1), tf.nn.relu)
+    np.testing.assert_allclose(noise, quantile_grid(), atol=1e-5)
+    assert np.abs(z - quantile_grid()).max() > 0.1
+    np.testing.assert_array_equal(found, gallery.decode(model, weights, z, [0]))
+
+
+@pytest.mark.parametrize("prior", ["mixture", "vamp"])
+def test_the_manifold_of_a_mixture_is_where_its_draws_are(
+    prior, digits, manifolds, tmp_path
+):
+    """The central 99 % of them, in even steps."""
+    model, weights = learned(prior)
+    draw_manifolds(model, weights, digits, tmp_path)
+    found, x, y, where, name = manifolds["manifold.png"]
+    assert (where, name) == ("over the central 99 % of the prior", "z")
+    noise = np.random.default_rng(0).standard_normal([50_000, 3])
+    draws = model.prior.sample(weights, tf.constant(noise, tf.float32)).numpy()
+    for axis, along in ((x, draws[:, 0]), (y, draws[:, 1])):
+        np.testing.assert_allclose(axis, np.linspace(axis[0], axis[-1], 20))
+        inside = np.mean((axis[0] < along) & (along < axis[-1]))
+        assert inside == pytest.approx(0.99, abs=0.004)
+        assert np.mean(along < axis[0]) == pytest.approx(0.005, abs=0.003)
+    grid = figures.grid(x, y)
+    np.testing.assert_array_equal(found, gallery.decode(model, weights, grid, [0]))
 
 
 def test_every_class_has_a_manifold_of_its_own(
@@ -172,20 +226,80 @@ def test_every_class_has_a_manifold_of_its_own(
 ):
     draw_manifolds(*conditional, digits, tmp_path)
     assert list(manifolds) == [f"manifold_{label}.png" for label in range(10)]
-    assert len({digits.tobytes() for digits in manifolds.values()}) == 10
-    grid = figures.manifold_grid()
+    assert len({digits.tobytes() for digits, *_ in manifolds.values()}) == 10
+    grid = quantile_grid()
     sevens = gallery.decode(*conditional, grid, np.full(len(grid), 7))
-    np.testing.assert_array_equal(manifolds["manifold_7.png"], sevens)
+    np.testing.assert_array_equal(manifolds["manifold_7.png"][0], sevens)
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"latent_dim": 3}, {"stochastic_layers": 2, "latent_dims": (2, 2)}],
-    ids=["three dimensions", "two layers"],
+    [
+        {"latent_dim": 3},
+        {"latent_dim": 1, "prior": "mixture"},  # a draw needs two numbers
+        {"stochastic_layers": 2, "latent_dims": (2, 2)},
+    ],
+    ids=["three dimensions", "one dimension", "two layers"],
 )
-def test_only_two_dimensions_have_a_manifold(settings, digits, manifolds, tmp_path):
-    draw_manifolds(*new(**settings), digits, tmp_path)
+def test_only_two_dimensions_have_a_manifold_and_contours(
+    settings, digits, manifolds, monkeypatch, tmp_path
+):
+    priors = []
+    monkeypatch.setattr(figures, "latent_space", lambda *a: priors.append(a[4:]))
+    model, weights = new(**settings)
+    draw_manifolds(model, weights, digits, tmp_path)
     assert manifolds == {}
+    drawings = gallery.drawings(model, weights, evaluated(digits, 2))
+    drawings["latent_space.png"](tmp_path)
+    assert priors == [(None,)]
+
+
+@pytest.mark.parametrize("prior", ["standard", "mixture", "vamp", "flow"])
+def test_the_contours_are_of_the_models_own_prior(prior, digits, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(figures, "latent_space", lambda *a: seen.append(a[4]))
+    model, weights = new(latent_dim=2) if prior == "standard" else learned(prior)
+    drawings = gallery.drawings(model, weights, evaluated(digits, 2))
+    assert ("pseudo_inputs.png" in drawings) == (prior == "vamp")
+    drawings["latent_space.png"](tmp_path)
+    z = np.random.default_rng(0).standard_normal([7, 2])
+    expected = model.prior.log_prob(weights, tf.constant(z[None], tf.float32))[0]
+    ((log_prior, draws),) = seen
+    np.testing.assert_array_equal(log_prior(z), expected)
+    noise = np.random.default_rng(0).standard_normal([10_000, model.prior.noise_size])
+    others = model.prior.sample(weights, tf.constant(noise, tf.float32))
+    for moment in (np.mean, np.std):
+        np.testing.assert_allclose(moment(draws, 0), moment(others, 0), 0.05, 0.05)
+
+
+@pytest.mark.parametrize("count", [2, 40])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_pseudo_inputs_are_shown_with_what_they_decode_to(
+    layers, count, digits, monkeypatch, tmp_path
+):
+    """36 of them at most. Points of the lower of two layers show that alone."""
+    drawn, sizes = [], [{}, {"stochastic_layers": 2, "latent_dims": (4, 2)}][layers - 1]
+    monkeypatch.setattr(figures, "image_rows", lambda *a: drawn.append(a))
+    model, weights = learned("vamp", prior_components=count, **sizes)
+    drawings = gallery.drawings(model, weights, evaluated(digits, 2))
+    drawings["pseudo_inputs.png"](tmp_path / "x.png")
+    ((path, title, rows, names),) = drawn
+    shown = min(count, 36)
+    assert path == tmp_path / "x.png" and len(rows) == len(names)
+    assert title == f"{shown} of {count} pseudo-inputs of the prior"
+    inputs = model.prior.pseudo_inputs(weights)[:shown]
+    decoded = [r for r, name in zip(rows, names, strict=True) if name == "decoded"]
+    assert len(decoded) == 3
+    if layers == 1:
+        assert names == ["pseudo-input", "decoded"] * 3
+        images = np.reshape(inputs, [shown, 28, 28])
+        np.testing.assert_array_equal(np.concatenate(rows[::2]), images)
+        inputs = model.encode(weights, inputs)[0]
+    means = gallery.pixel_means(model.decode(weights, inputs))
+    np.testing.assert_array_equal(np.concatenate(decoded), means)
+    monkeypatch.undo()
+    drawings["pseudo_inputs.png"](tmp_path / "x.png")
+    assert min(imread(tmp_path / "x.png").shape[:2]) > 50
 
 
 def evaluated(digits, count, grey=False):
@@ -217,7 +331,10 @@ def test_images_are_shown_as_they_were_evaluated(
         drawings[f"{name}.png"](to)
         assert list(seen)[-1] == name
     assert seen["samples"] == (to, *plain, 5)  # of the seed that was evaluated with
-    path, z_mean, labels, kind = seen["latent_space"]
+    path, z_mean, labels, kind, (log_prior, draws) = seen["latent_space"]
+    np.testing.assert_allclose(log_prior(np.zeros([1, 2])), -np.log(2 * np.pi), 1e-6)
+    noise = rng.normal(rng.key(5, rng.Stream.SAMPLE, 2), [10_000, 2])
+    np.testing.assert_array_equal(draws, noise)
     assert path == to and kind == "test"
     np.testing.assert_array_equal(z_mean, given.z_mean)
     np.testing.assert_array_equal(labels, digits[1].labels[:40])

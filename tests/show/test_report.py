@@ -93,7 +93,7 @@ def test_a_report_is_a_record_figures_and_a_summary(model, data, folder, capsys)
     evaluate(model, data, folder)
     (record,) = folder.evaluations
     start = [*folder.start]
-    assert list(record)[:2] == ["epoch", "step"] and list(record)[6:8] == start
+    assert list(record)[:2] == ["epoch", "step"] and list(record)[7:9] == start
     assert (record["epoch"], record["step"]) == (2, 30)
     assert (record["start_from"], record["start_step"]) == ("other", 9)
     expected = records.evaluation(
@@ -207,7 +207,17 @@ def test_what_the_weights_were_made_with_stands_beside_their_numbers(
     (record,) = folder.evaluations
     made_with = {"objective": "elbo", "num_samples": 3, "estimator": "standard"}
     made_with |= {"beta": 2.0, "program": program.version()["sha256"][:12]}
+    made_with["prior"] = "standard"
     assert made_with.items() <= record.items() and len(record["program"]) == 12
+
+
+def test_the_prior_is_the_runs_own_or_what_was_there_before_priors(model, data, folder):
+    flags = folder.recorded["flags"]
+    del flags["prior"], flags["prior_components"]  # begun by an older program
+    evaluate(model, data, folder, run={"figures": False})
+    folder.recorded["flags"] = flags | {"prior": "flow"}
+    evaluate(model, data, folder, run={"figures": False})
+    assert [record["prior"] for record in folder.evaluations] == ["standard", "flow"]
 
 
 @pytest.mark.parametrize(

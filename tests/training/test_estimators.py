@@ -1,5 +1,6 @@
 """Estimators of the encoders' gradients: unbiased, and where they differ."""
 
+import dataclasses
 from functools import partial
 
 import numpy as np
@@ -32,8 +33,8 @@ class Tiny:
     x = tf.constant([[1.0, 0, 1, 1, 0, 0], [0, 1, 1, 0, 0, 1]], tf.float64)
     settings = settings.Model(latent_dim=2, activation="tanh")
 
-    def __init__(self):
-        self.model = build(self.settings)
+    def __init__(self, **changes):
+        self.model = build(dataclasses.replace(self.settings, **changes))
         self.keys = networks.matrix_keys(0)
         self.params = {
             "encoder": networks.init_mlp(self.keys, "e", (6, 4), dtype=tf.float64),
@@ -81,14 +82,15 @@ class Tiny:
 class TinyPair(Tiny):
     """The same with a second layer of 1 latent."""
 
-    dims, family = 3, hierarchical
+    dims, family, upper = 3, hierarchical, 1
     settings = settings.Model(
         stochastic_layers=2, latent_dims=(2, 1), activation="tanh"
     )
 
-    def __init__(self):
-        super().__init__()
-        for name, sizes in {"upper_encoder": (2, 2), "upper_decoder": (1, 4)}.items():
+    def __init__(self, **changes):
+        super().__init__(**changes)
+        up, down = (2, 2 * self.upper), (self.upper, 4)
+        for name, sizes in {"upper_encoder": up, "upper_decoder": down}.items():
             self.params[name] = networks.init_mlp(
                 self.keys, name, sizes, dtype=tf.float64
             )
@@ -215,14 +217,14 @@ def shared_log_prob(params, z):
     return tf.reduce_sum(distributions.gaussian_log_prob(z, *parameters), axis=-1)
 
 
-def shared_kl(params, z, mean, log_var):
-    """In the coordinates in which the prior is N(0, 1)."""
-    prior_mean, prior_log_var = pseudo_input(params, z.shape[-1])
-    scaled = (mean - prior_mean) * tf.exp(-0.5 * prior_log_var)
-    return distributions.gaussian_kl(scaled, log_var - prior_log_var)
-
-
-SHARED = priors.Prior(shared_log_prob, shared_kl, sample=None, noise_size=0)
+SHARED = priors.Prior(
+    init=None,
+    log_prob=shared_log_prob,
+    sample=None,
+    noise_size=0,
+    kl=priors.kl_by_samples,
+    exact_kl=False,
+)
 
 
 @pytest.fixture(scope="module", params=[Tiny, TinyPair])
@@ -291,3 +293,56 @@ def test_what_the_prior_shares_has_the_bounds_own_weight(sharing, estimator):
         np.testing.assert_allclose(a - b, direct, rtol=1e-9, atol=1e-13)
     for a, b in found.values():
         np.testing.assert_array_equal(a, b)
+
+
+# --- Learned priors -------------------------------------------------------------------
+
+
+class TinySquare(TinyPair):
+    """The same with a second layer of 2 latents, of which a flow can move one."""
+
+    dims, upper = 4, 2
+    settings = dataclasses.replace(TinyPair.settings, latent_dims=(2, 2))
+
+
+@pytest.fixture(scope="module")
+def learned(request):
+    """A model with a learned prior, moved from where it begins."""
+    family, prior_name = request.param
+    sizes = dict(prior_components=3, flow_layers=2, flow_units=3)
+    tiny = family(prior=prior_name, **sizes)
+    random = np.random.default_rng(1)
+    part = tiny.model.prior.init(tiny.keys, 0.5, tf.float64)
+    if prior_name == "vamp" and family is Tiny:
+        part["prior"]["inputs"] = tf.Variable(tf.zeros([3, 6], tf.float64))
+    for variable in tf.nest.flatten(part):
+        variable.assign_add(0.5 * random.standard_normal(variable.shape))
+    tiny.params |= part
+    return tiny
+
+
+LEARNED = [
+    ((family, prior_name), estimator, plain)
+    for family in (Tiny, TinySquare)
+    for prior_name in ("mixture", "vamp", "flow")
+    for estimator, plain in (("stl", "elbo"), ("dreg", "iwae"))
+    # These share no weights with an encoder, and take long.
+    if not (family is TinySquare and prior_name != "vamp" and estimator == "dreg")
+]
+
+
+@pytest.mark.parametrize(
+    ("learned", "estimator", "plain"),
+    LEARNED,
+    indirect=["learned"],
+    ids=[f"{family.__name__}-{name}-{each}" for (family, name), each, _ in LEARNED],
+)
+def test_the_estimators_are_unbiased_with_a_learned_prior(learned, estimator, plain):
+    """And the gradients of the decoder and of the prior's own parameters are the
+    standard ones, draw by draw."""
+    found, standard = learned.draw(estimator, 4), learned.draw(plain, 4)
+    assert_unbiased(found, standard)
+    a, b = learned.of_encoders(found), learned.of_encoders(standard)
+    assert not np.allclose(a, b, 1e-3)
+    a, b = learned.of_decoders(found), learned.of_decoders(standard)
+    np.testing.assert_allclose(a, b, 1e-9, 1e-12)
