@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from core import numerics, rng
+from core.data import binarization
 from core.data.digits import CLASSES, PIXELS
 
 
@@ -49,44 +50,6 @@ def mean_pixel(images) -> float:
     return float(np.mean(images, dtype=np.float64) / 255)
 
 
-# --- Pixels ---------------------------------------------------------------------------
-
-
-@tf.function(autograph=False)
-def binarize(images, key):
-    """Bernoulli(pixel / 255) for every pixel of uint8 [N, 784] -> bool [N, 784].
-
-    A byte u of randomness decides u < pixel, with u uniform over 0 .. 254: where u is
-    255, the byte of the same pixel of the image before stands in for it. So the
-    probability is pixel / 255 to within 2^-16, and exact for black and for white.
-    """
-    u = tf.reshape(rng.random_bytes(key, images.shape.num_elements()), images.shape)
-    return _less_than_pixel(u, images)
-
-
-@tf.function(jit_compile=True)
-def _less_than_pixel(u, images):
-    u = tf.minimum(tf.where(u == 255, tf.roll(u, 1, axis=0), u), 254)
-    return u < images
-
-
-def epoch_pixels(images, binarization: str, seed: int, epoch: int) -> tf.Tensor:
-    """The training set uint8 [N, 784] as epoch `epoch` (from 0) sees it."""
-    index = epoch + 1 if binarization == "dynamic" else 0
-    return _pixels(images, binarization, rng.key(seed, rng.Stream.BINARIZE, index))
-
-
-def fixed_pixels(images, binarization: str, seed: int, index: int) -> tf.Tensor:
-    """Split number `index`, uint8 [N, 784], as every evaluation of the run sees it."""
-    return _pixels(images, binarization, rng.key(seed, rng.Stream.EVALUATE, 2 * index))
-
-
-def _pixels(images, binarization, key):
-    if binarization == "threshold":
-        return images >= 128
-    return images if binarization == "none" else binarize(images, key)
-
-
 def to_batch(pixels, labels=None, dtype=tf.float32):
     """Pixels [B, 784], bool or uint8, and labels [B] or None -> x in [0, 1], and y."""
     x = tf.cast(pixels, dtype)
@@ -117,7 +80,7 @@ def epoch(data, model, batch_size: int, seed: int, number: int) -> Epoch:
     conditional model, their labels."""
     images = data.train.pixels
     labels = data.train.labels if model.conditional else None
-    pixels = epoch_pixels(images, data.binarization, seed, number)
+    pixels = binarization.epoch_pixels(images, data.binarization, seed, number)
     order = epoch_order(seed, number, len(images), batch_size)
     return Epoch(pixels, labels, order)
 

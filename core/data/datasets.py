@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from core import rng
-from core.data import batches, digits, download, idx, synthetic
+from core.data import batches, binarization, digits, download, idx, synthetic
 from core.errors import UserError
 
 DIGESTS = {  # `digits.checksum` of what is known by name
@@ -136,5 +136,5 @@ def expect_steps(data: Data, settings, conditional: bool) -> None:
 def fix(data: Data, kind: str, seed: int) -> Split:
     """The split of that kind as evaluation sees it: one draw for the whole run."""
     images, labels = getattr(data, kind)
-    pixels = batches.fixed_pixels(images, data.binarization, seed, INDEX[kind])
+    pixels = binarization.fixed_pixels(images, data.binarization, seed, INDEX[kind])
     return Split(pixels, labels)

@@ -4,15 +4,8 @@ import tensorflow as tf
 
 from core import numerics, rng
 from core import settings as settings_of
-from core.data import batches, datasets
+from core.data import batches, binarization, datasets
 from core.model.build import build
-
-
-@pytest.fixture(scope="module")
-def ramp():
-    """1,000 images that hold every grey level three times."""
-    levels = np.tile(np.arange(256), 4)[:784].astype(np.uint8)
-    return tf.constant(np.tile(levels, [1000, 1]))
 
 
 def test_mean_pixel():
@@ -26,60 +19,6 @@ def test_flat_images_keep_their_order():
     assert flat[1, 28 * 3 + 5] == images[1, 3, 5]
 
 
-def test_a_pixel_is_on_as_often_as_it_is_bright(ramp):
-    visits = [batches.epoch_pixels(ramp, "dynamic", 0, epoch) for epoch in range(20)]
-    on = np.concatenate(visits).mean(axis=0)
-    p = ramp[0].numpy() / 255
-    error = np.abs(on - p) / np.sqrt(p * (1 - p) / 20_000 + 1e-12)
-    assert error.max() < 4.7
-    assert np.mean(error[(p > 0) & (p < 1)]) == pytest.approx(0.8, abs=0.1)
-    assert set(on[p == 0]) == {0.0} and set(on[p == 1]) == {1.0}
-
-
-def test_pixels_are_drawn_independently(ramp):
-    pixels = batches.epoch_pixels(ramp, "dynamic", 0, 0).numpy()
-    middle = pixels[:, np.abs(ramp[0].numpy().astype(int) - 128) < 40].astype(float)
-    correlation = np.corrcoef(middle.T) - np.eye(middle.shape[1])
-    assert np.abs(correlation).max() < 5.5 / np.sqrt(1000)
-    following = np.mean((middle[1:] - middle.mean(0)) * (middle[:-1] - middle.mean(0)))
-    assert abs(following) < 0.005  # of at most 0.25
-
-
-def test_dynamic_pixels_are_new_at_every_visit_and_static_ones_are_not(ramp):
-    def draw(binarization, seed, epoch):
-        return batches.epoch_pixels(ramp, binarization, seed, epoch).numpy()
-
-    np.testing.assert_array_equal(draw("dynamic", 0, 1), draw("dynamic", 0, 1))
-    assert not np.array_equal(draw("dynamic", 0, 1), draw("dynamic", 0, 2))
-    assert not np.array_equal(draw("dynamic", 0, 1), draw("dynamic", 1, 1))
-    np.testing.assert_array_equal(draw("static", 0, 1), draw("static", 0, 2))
-    assert not np.array_equal(draw("static", 0, 1), draw("static", 1, 1))
-    for epoch in range(3):  # nor is a visit ever the static draw
-        assert not np.array_equal(draw("dynamic", 0, epoch), draw("static", 0, 0))
-
-
-def test_fixed_pixels_are_one_draw_of_their_own(ramp):
-    for binarization in ("dynamic", "static"):
-        validation, again, test = (
-            batches.fixed_pixels(ramp, binarization, 0, index).numpy()
-            for index in (0, 0, 1)
-        )
-        np.testing.assert_array_equal(validation, again)
-        assert not np.array_equal(validation, test)
-        for epoch in range(3):
-            seen = batches.epoch_pixels(ramp, binarization, 0, epoch)
-            assert not np.array_equal(validation, seen)
-
-
-def test_threshold_and_none_draw_nothing(ramp):
-    for pixels in (
-        batches.epoch_pixels(ramp, "threshold", 0, 0),
-        batches.fixed_pixels(ramp, "threshold", 0, 0),
-    ):
-        np.testing.assert_array_equal(pixels, ramp >= 128)
-    np.testing.assert_array_equal(batches.epoch_pixels(ramp, "none", 0, 0), ramp)
-
-
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
 def test_the_type_of_pixels_decides_how_they_are_scaled(dtype):
     grey = tf.constant([[0, 1, 255]], tf.uint8)
@@ -89,19 +28,6 @@ def test_the_type_of_pixels_decides_how_they_are_scaled(dtype):
     x, y = batches.to_batch(grey > 0, dtype=dtype)
     assert x.dtype == dtype and y is None
     np.testing.assert_array_equal(x, [[0, 1, 1]])
-
-
-@pytest.mark.parametrize("binarization", ["dynamic", "static", "threshold", "none"])
-def test_only_grey_pixels_are_bytes(ramp, binarization):
-    grey = binarization == "none"
-    for pixels in (
-        batches.epoch_pixels(ramp, binarization, 0, 0),
-        batches.fixed_pixels(ramp, binarization, 0, 0),
-    ):
-        assert pixels.dtype == (tf.uint8 if grey else tf.bool)
-        x, _ = batches.to_batch(pixels)
-        assert len(np.unique(x)) == (256 if grey else 2)
-        assert tf.reduce_min(x) == 0 and tf.reduce_max(x) == 1
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
@@ -178,7 +104,7 @@ def test_an_epoch_is_of_the_training_images(digits, conditional):
     first, third = (batches.epoch(data, model, 20, 7, number) for number in (0, 2))
     assert first.pixels.shape == (300, 784) and first.order.shape == (15, 20)
     for number, found in ((0, first), (2, third)):
-        expected = batches.epoch_pixels(data.train.pixels, "dynamic", 7, number)
+        expected = binarization.epoch_pixels(data.train.pixels, "dynamic", 7, number)
         np.testing.assert_array_equal(found.pixels, expected)
         order = batches.epoch_order(7, number, 300, 20)
         np.testing.assert_array_equal(found.order, order)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from core import settings as settings_of
-from core.data import batches, datasets, download
+from core.data import binarization, datasets, download
 from core.data.digits import Digits, checksum
 from core.errors import UserError
 from tests.conftest import write_idx_folder
@@ -223,5 +223,5 @@ def test_the_splits_keep_their_places_in_the_random_stream(digits):
     data = split(*digits, validation_size=30)
     for index, kind in enumerate(("validation", "test", "train")):
         pixels = getattr(data, kind).pixels
-        expected = batches.fixed_pixels(pixels, "dynamic", 5, index)
+        expected = binarization.fixed_pixels(pixels, "dynamic", 5, index)
         np.testing.assert_array_equal(datasets.fix(data, kind, 5).pixels, expected)

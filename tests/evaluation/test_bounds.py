@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from core import numerics, rng
-from core.data import batches
+from core.data import batches, binarization
 from core.data.datasets import Split
 from core.evaluation import bounds
 from core.model import terms
@@ -25,7 +25,9 @@ TWO = Model(
 @pytest.fixture
 def split(digits):
     """60 binarized images with their labels."""
-    pixels = batches.fixed_pixels(batches.flatten(digits[1].images), "static", 0, 1)
+    pixels = binarization.fixed_pixels(
+        batches.flatten(digits[1].images), "static", 0, 1
+    )
     return Split(pixels, tf.constant(digits[1].labels))
 
 

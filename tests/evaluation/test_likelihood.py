@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from core import numerics, rng
-from core.data import batches
+from core.data import batches, binarization
 from core.data.datasets import Split
 from core.evaluation import likelihood
 from core.model import priors, terms
@@ -21,7 +21,9 @@ TWO = Model(hidden_sizes=(16,), stochastic_layers=2, latent_dims=(4, 3))
 @pytest.fixture
 def split(digits):
     """60 binarized images with their labels."""
-    pixels = batches.fixed_pixels(batches.flatten(digits[1].images), "static", 0, 1)
+    pixels = binarization.fixed_pixels(
+        batches.flatten(digits[1].images), "static", 0, 1
+    )
     return Split(pixels, tf.constant(digits[1].labels))
 
 
