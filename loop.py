@@ -119,10 +119,10 @@ def train(model, state, data, settings, folder=None, stop=None) -> None:
     # Compile, so that no epoch's time has it in: a block of no steps changes nothing.
     jit = numerics.compiles(model, settings.run)
     compiled_block = tf.function(train_block, jit_compile=jit)
-    noise = batches.noise(seed, done, noise_shape)
     epoch = batches.epoch(data, model, batch_size, seed, 0)
-    block = batches.block(epoch, 0, noise, 0)
+    block = batches.block(epoch, 0, batches.noise(seed, done, noise_shape), 0)
     compiled_block(model, state, block, loss_settings, adam_settings, horizon)
+    del epoch, block
     process.tidy()  # 85 MB of the compiler's by default
 
     stop.deferred = True

@@ -89,7 +89,7 @@ class Training:
     epochs: int = whole(
         30, "Epochs in total, those before a resume included.", 1, MAX_EPOCHS
     )
-    batch_size: int = whole(50, "Images in a step.")
+    batch_size: int = whole(200, "Images in a step.")
 
 
 @_record
@@ -99,7 +99,7 @@ class Model:
     architecture: str = choice(
         "dense conv", "Matrices of --hidden_sizes, or convolutions of --filters."
     )
-    hidden_sizes: Sizes = sizes((512, 256), "Widths from the image to z, and back.")
+    hidden_sizes: Sizes = sizes((300,) * 4, "Widths from the image to z, and back.")
     filters: Sizes = sizes((32, 64), "Filters from 28x28 to 14x14 to 7x7, and back.", 2)
     latent_dim: int = whole(2, "Dimensions of z.")
     stochastic_layers: int = whole(1, "Layers of latents: z, or z_1 and z_2.", 1, 2)
@@ -113,7 +113,7 @@ class Model:
     flow_layers: int = whole(8, "Couplings of the flow.", 1, 1000)
     flow_units: int = whole(128, "Width of a coupling's two hidden layers.")
     conditional: bool = switch(False, "Give both networks the labels: learn p(x|y).")
-    activation: str = choice("relu tanh gelu silu", "Activation between hidden layers.")
+    activation: str = choice("gelu relu tanh silu", "Activation between hidden layers.")
 
     @property
     def latents(self) -> Sizes:
@@ -147,16 +147,18 @@ class Objective:
 class Adam:
     """How a gradient changes the weights."""
 
-    learning_rate: float = number(1e-3, "Adam's step size alpha.", zero=False)
+    learning_rate: float = number(2e-3, "Adam's step size alpha.", zero=False)
     learning_rate_schedule: str = choice(
-        "constant cosine", "Keep it, or let it fall to 0 by --epochs as half a cosine."
+        "inverse_sqrt constant cosine",
+        "Let it fall as 1 / sqrt(1 + step / 1000), keep it, or let it fall to 0 by "
+        "--epochs as half a cosine.",
     )
     beta1: float = decay(0.9, "Decay of Adam's first moment.")
     beta2: float = decay(0.999, "Decay of Adam's second moment.")
     epsilon: float = number(1e-8, "Adam's epsilon, outside the root.", zero=False)
     clip_norm: float = number(0.0, "Limit on the norm of all gradients; 0 for none.")
     ema_decay: float = decay(
-        0.0, "Decay of an average of weights to evaluate and draw with; 0 for none."
+        0.999, "Decay of an average of weights to evaluate and draw with; 0 for none."
     )
 
 

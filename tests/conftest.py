@@ -55,14 +55,19 @@ def data_dir(tmp_path_factory, digits):
 
 
 def small_settings(data_dir, folder):
-    """The flags of a run of 15 steps an epoch that compiles fast."""
+    """The flags of a run of 15 steps an epoch that compiles fast, and has an average of
+    its weights. Whatever a test relies on stands here, and not in the defaults."""
     return dict(
         data_dir=str(data_dir),
         run_dir=str(folder),
         hidden_sizes=(8,),
+        activation="relu",
         batch_size=20,
         validation_size=30,
         epochs=2,
+        learning_rate=1e-3,
+        learning_rate_schedule="constant",
+        ema_decay=0.9,
         jit=False,
         figures=False,
     )

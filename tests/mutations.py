@@ -60,7 +60,7 @@ Split(tf.gather(split.pixels, rows), tf.gather(split.labels, rows[::-1]))
 z[:KNOWN], labels[:KNOWN] ~> z[:KNOWN], labels[-KNOWN:]
 # core/show/figures.py tests/show/test_figures.py
 np.full(10, labels[a]) ~> np.full(10, labels[b])
-axes.set_yticks([28 * side - y for y in at], names) ~> axes.set_yticks(at, names)
+axes.set_yticks([28 * side - each for each in at], ~> axes.set_yticks(at,
 # core/show/report.py tests/show/test_report.py
 failed.append(name) ~> raise
 # core/model/hierarchical.py tests/model/test_hierarchical.py

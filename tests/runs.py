@@ -12,9 +12,12 @@ CLOCK = ("seconds",)
 
 
 def weights_and_moments(folder):
-    """What `newest_checkpoint` holds of a small dense run: no more and no less."""
+    """What `newest_checkpoint` holds of a small dense run: no more and no less.
+
+    Eight variables, their average and two moments, the step and the totals.
+    """
     found = newest_checkpoint(folder)
-    assert len(found) == 3 * 8 + 2
+    assert len(found) == 4 * 8 + 2
     return found
 
 

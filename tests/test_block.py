@@ -30,7 +30,7 @@ PARTS = ("params", "m", "v", "average")
 
 def make_state(adam_settings, **model_settings):
     """(model, a state that has taken no step, an epoch of 12 steps)."""
-    sizes = dict(hidden_sizes=(16,), latent_dim=LATENT)
+    sizes = dict(hidden_sizes=(16,), latent_dim=LATENT, activation="relu")
     model = build(settings.Model(**sizes, **model_settings))
     state = states.init(model.init(0, 0.13), adam_settings)
     random = np.random.default_rng(0)
@@ -76,12 +76,13 @@ def test_results_do_not_depend_on_how_steps_are_grouped(jit):
 @pytest.mark.parametrize("samples", [1, 3])
 def test_xla_copies_no_weights_and_computes_no_gradient_twice(samples):
     """Of the size of the logits, a step of 72 images makes those and their gradient."""
-    model, state, epoch = make_state(settings.Adam())
+    adam_settings = settings.Adam(ema_decay=0.9)
+    model, state, epoch = make_state(adam_settings)
     epoch = epoch._replace(order=tf.reshape(epoch.order, [1, 72]))
     block = batches.block(epoch, 0, tf.zeros([1, samples, 72, LATENT]), 1)
     train_block = tf.function(loop.train_block, jit_compile=True)
     compiled = train_block.experimental_get_compiler_ir(
-        model, state, block, settings.Objective(), settings.Adam(), HORIZON
+        model, state, block, settings.Objective(), adam_settings, HORIZON
     )
     made = re.findall(
         r" = (f32\[[\d,]+\])\S* (copy|dot|fusion)\(", compiled(stage="optimized_hlo")
@@ -107,7 +108,9 @@ class ByHand:
     """Single steps with a warm-up, a cosine and an average, written out in Python."""
 
     loss_settings = settings.Objective(beta=2.0)
-    adam_settings = settings.Adam(learning_rate_schedule="cosine", ema_decay=0.9)
+    adam_settings = settings.Adam(
+        learning_rate=1e-3, learning_rate_schedule="cosine", ema_decay=0.9
+    )
     horizon = Horizon(warmup=8, total=12)
 
     def __init__(self, conditional):

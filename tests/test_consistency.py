@@ -130,7 +130,10 @@ def changed(before, **values):
     return settings.of_values(settings.values_of(before) | values)
 
 
-PAST = settings.of_values(dict(epochs=5, latent_dim=20, hidden_sizes=(400,), seed=3))
+PAST = settings.of_values(
+    dict(epochs=5, latent_dim=20, hidden_sizes=(400,), activation="relu", seed=3)
+    | dict(batch_size=50, learning_rate=1e-3, ema_decay=0.99)
+)
 RECORDED = json.loads(json.dumps(settings.values_of(PAST)))
 
 

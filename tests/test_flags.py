@@ -181,7 +181,7 @@ BAD = {
     "--hidden_sizes=0": "positive sizes joined by commas",
     "--hidden_sizes=4,x": "--hidden_sizes=4,x: expected positive sizes joined by",
     "--hidden_sizes=4,-2": "positive sizes joined by commas",
-    "--activation=selu": "expected one of relu, tanh, gelu, silu",
+    "--activation=selu": "expected one of gelu, relu, tanh, silu",
     "--dataset=cifar": "expected one of",
     "--binarization=maybe": "expected one of",
     "--mode=test": "expected one of",

@@ -118,17 +118,24 @@ def test_a_run_stopped_inside_an_epoch_ends_in_the_same_bits(
 
 
 @pytest.mark.usefixtures("unreported")
-@pytest.mark.parametrize("prior", ["mixture", "flow"])
-def test_a_learned_prior_goes_on_in_the_same_bits(small, tmp_path, monkeypatch, prior):
+@pytest.mark.parametrize(
+    ("prior", "ema_decay"), [("standard", 0.0), ("mixture", 0.0), ("flow", 0.9)]
+)
+def test_a_prior_and_an_average_go_on_in_the_same_bits(
+    small, tmp_path, monkeypatch, prior, ema_decay
+):
+    """Where there are any."""
     monkeypatch.setattr(numerics, "BLOCK_SAMPLES", 100)
-    sizes = {"prior_components": 3} if prior == "mixture" else {"flow_layers": 2}
-    settings = small | {"prior": prior, "epochs": 1, **sizes}
+    sizes = {"mixture": {"prior_components": 3}, "flow": {"flow_layers": 2}}
+    settings = small | {"prior": prior, "ema_decay": ema_decay, "epochs": 1}
+    settings |= sizes.get(prior, {})
     run(settings, StopAfter(0))  # inside an epoch
     run(settings)
     stopped, straight = Path(small["run_dir"]), tmp_path / "straight"
     run(settings, run_dir=str(straight))
     found, expected = newest_checkpoint(stopped), newest_checkpoint(straight)
-    assert any("prior" in name for name in found)
+    assert any("/prior/" in name for name in found) == (prior != "standard")
+    assert any(name.startswith("average/") for name in found) == (ema_decay > 0)
     assert_same_numbers(found, expected)
     assert timeless(stopped) == timeless(straight) != []
 
@@ -269,10 +276,14 @@ def test_a_killed_run_ends_in_the_same_bits(small, tmp_path):
 
 
 @pytest.mark.usefixtures("unreported")
-def test_a_run_starts_from_the_weights_of_another(trained, tmp_path, capsys):
-    """With a rate of almost 0 they stay; all else is new, and the end the same bits."""
-    other, folder = Path(trained["run_dir"]), tmp_path / "new"
-    settings = trained | {"run_dir": str(folder), "start_from": str(other)}
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_a_run_starts_from_the_weights_of_another(small, tmp_path, capsys, ema_decay):
+    """Or from their average. With a rate of almost 0 they stay; all else is new, and
+    the end the same bits."""
+    other, folder = Path(small["run_dir"]), tmp_path / "new"
+    small = small | {"ema_decay": ema_decay}
+    run(small)
+    settings = small | {"run_dir": str(folder), "start_from": str(other)}
     settings |= {"learning_rate": 1e-12, "seed": 1}
     run(settings, StopAfter(0))
     assert f"Weights: those of {other} after 30 steps" in capsys.readouterr().out
@@ -281,9 +292,13 @@ def test_a_run_starts_from_the_weights_of_another(trained, tmp_path, capsys):
     start = {"start_from": str(other), "start_step": 30}
     assert config.read(folder)["start"] == start
     found, before = newest_checkpoint(folder), newest_checkpoint(other)
+    weights = "average" if ema_decay else "params"
     for name in found:
-        same = np.allclose(found[name], before[name], atol=1e-9)
-        assert same == name.startswith("params") or name.startswith("step"), name
+        part, _, variable = name.partition("/")
+        is_weight = part in ("params", "average")
+        there = f"{weights}/{variable}" if is_weight else name
+        same = np.allclose(found[name], before[there], atol=1e-9)
+        assert same == is_weight or part == "step", name
     assert [record["step"] for record in timeless(folder)] == [15, 30]
     with pytest.raises(UserError, match="--start_from"):
         run(settings | {"start_from": ""})
@@ -342,8 +357,8 @@ def test_what_is_no_longer_promised_or_there_is_said(trained, capsys):
     history.write_text(history.read_text()[:-9])
     run(trained, epochs=3, learning_rate=0.002)
     output = capsys.readouterr().out
-    assert "begun with TensorFlow 2.0.0: under" in output
-    assert "begun with the program 0123456789ab: under" in output
+    assert "begun with TensorFlow 2.0.0: with" in output
+    assert "begun with the program 0123456789ab: with" in output
     assert "From here on, --learning_rate was 0.001 and is 0.002." in output
     assert "metrics.jsonl holds 1 of the 2 epochs' records" in output
     assert [record["epoch"] for record in timeless(folder)] == [1, 3]

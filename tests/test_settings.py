@@ -165,10 +165,10 @@ CHOICES = {
     "binarization": (Data, "dynamic static threshold none"),
     "architecture": (Model, "dense conv"),
     "prior": (Model, "standard mixture vamp flow"),
-    "activation": (Model, "relu tanh gelu silu"),
+    "activation": (Model, "gelu relu tanh silu"),
     "objective": (Objective, "elbo iwae"),
     "estimator": (Objective, "standard stl dreg"),
-    "learning_rate_schedule": (Adam, "constant cosine"),
+    "learning_rate_schedule": (Adam, "inverse_sqrt constant cosine"),
     "evaluation_split": (Evaluation, "test validation"),
 }
 

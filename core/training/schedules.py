@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+INVERSE_SQRT_STEPS = 1000  # until the rate has fallen to 0.71 of what it began with
+
 
 class Horizon(NamedTuple):
     """How many steps the schedules take."""
@@ -32,13 +34,18 @@ def kl_weight_at(step, settings, horizon: Horizon):
 
 
 def learning_rate_at(step, settings, horizon: Horizon):
-    """The rate for `step` (from 0): constant, or half a cosine down to 0.
+    """The rate for `step` (from 0): falling without an end, constant, or half a cosine
+    down to 0.
 
-    `settings` are `settings.Adam`. Cosine: Loshchilov and Hutter (arXiv 1608.03983),
-    equation (5), without restarts.
+    `settings` are `settings.Adam`. Inverse square root: as in theorem 4.1 of Kingma and
+    Ba (arXiv 1412.6980), but slowly at first. Cosine: Loshchilov and Hutter (arXiv
+    1608.03983), equation (5), without restarts.
     """
     if settings.learning_rate_schedule == "constant":
         return settings.learning_rate
+    if settings.learning_rate_schedule == "inverse_sqrt":
+        done = tf.cast(step, tf.float32) / INVERSE_SQRT_STEPS
+        return settings.learning_rate * tf.math.rsqrt(1 + done)
     done = tf.minimum(tf.cast(step, tf.float32) / horizon.total, 1.0)
     return settings.learning_rate * 0.5 * (1 + tf.cos(math.pi * done))
 

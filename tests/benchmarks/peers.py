@@ -50,7 +50,10 @@ def prepare(images: int = 0, **values):
     from core.model.build import build
     from core.training import state as states
 
-    values = {"epochs": 1000, "validation_size": 0} | values
+    adam = {"learning_rate": RATE, "beta1": BETA1, "beta2": BETA2, "epsilon": EPSILON}
+    adam["learning_rate_schedule"] = "constant"
+    others_do = {"epochs": 1000, "validation_size": 0, "ema_decay": 0.0} | adam
+    values = others_do | values
     values["hidden_sizes"] = tuple(values["hidden_sizes"])
     settings = settings_of.of_values(values)
     data = datasets.load(settings.data, print)

@@ -26,6 +26,7 @@ DATA = {"name": "tiny", "sha256": "5e" * 32, "train_images": 300}  # 15 steps an
 def asked(path, **changes):
     """The settings of a run in this folder."""
     values = dict(run_dir=str(path), hidden_sizes=(8,), batch_size=20)
+    values |= dict(beta=1.0, learning_rate=1e-3)
     return settings_of.of_values(values | changes)
 
 

@@ -1,5 +1,7 @@
 """A new run that begins with the weights of another."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from core.errors import UserError
 from core.run import checkpoint, config, start
 from tests.run.states import arrays, make_state
 
-HERE = settings_of.Model(hidden_sizes=(8,))
+HERE = settings_of.Model(hidden_sizes=(8,), activation="relu")
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def test_a_run_of_the_same_model_will_do(other):
     ids=["sizes", "activation", "labels"],
 )
 def test_a_run_of_another_model_will_not(other, model, message):
-    asked = settings_of.Model(**{"hidden_sizes": (8,)} | model)
+    asked = dataclasses.replace(HERE, **model)
     with pytest.raises(UserError, match=message) as error:
         start.expect_same_model(str(other), asked)
     assert str(error.value).startswith(f"--start_from={other}: {other} holds a run")

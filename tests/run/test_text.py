@@ -146,14 +146,15 @@ def make_data(digits, binarization="dynamic"):
 
 
 def describe(data, model=None, objective=None):
-    model, objective = settings_of.Model(**model or {}), objective or {}
+    values = {"hidden_sizes": (9,), "latent_dim": 2, "activation": "relu"}
+    model, objective = settings_of.Model(**values | (model or {})), objective or {}
     return text.describe(model, settings_of.Objective(**objective), data)
 
 
 def test_a_run_is_described_in_two_lines(digits):
     large = make_data(digits)
     large.record["train_images"] = 55_000
-    assert describe(large) == (
+    assert describe(large, {"hidden_sizes": (512, 256)}) == (
         "Data: tiny, 55,000 training, 30 validation, 60 test images; binarization: "
         "dynamic\n"
         "Model: 784-512-256-2-256-512-784, relu; loss = distortion + rate, nats an "
@@ -168,9 +169,9 @@ CONV = {"architecture": "conv", "filters": (16, 32), "latent_dim": 8}
 @pytest.mark.parametrize(
     "model, expected",
     [
-        ({"hidden_sizes": (9,), "activation": "tanh"}, "784-9-2-9-784, tanh; loss"),
-        ({"hidden_sizes": (9,), "conditional": True}, "relu, given the labels; loss"),
-        (TWO | {"hidden_sizes": (9,)}, "784-9-4-6-5-3-5-6-4-9-784, relu;"),
+        ({"activation": "tanh"}, "784-9-2-9-784, tanh; loss"),
+        ({"conditional": True}, "relu, given the labels; loss"),
+        (TWO, "784-9-4-6-5-3-5-6-4-9-784, relu;"),
         (CONV, "784-conv16-conv32-8-conv32-conv16-784, relu;"),
         (CONV | TWO, "784-conv16-conv32-4-6-5-3-5-6-4-conv32-conv16-784, relu;"),
     ],

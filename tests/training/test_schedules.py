@@ -24,7 +24,7 @@ def test_warm_up_rises_in_a_straight_line_to_beta(dtype):
 
 
 @pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
-def test_the_learning_rate_is_constant_or_half_a_cosine(dtype):
+def test_the_learning_rate_is_constant_or_falls_as_its_schedule(dtype):
     def rates(schedule):
         adam_settings = settings.Adam(
             learning_rate=0.1, learning_rate_schedule=schedule
@@ -40,6 +40,8 @@ def test_the_learning_rate_is_constant_or_half_a_cosine(dtype):
         ]
 
     assert rates("constant") == pytest.approx([0.1] * 5)
+    falling = [0.1 / math.sqrt(1 + step / 1000) for step in (0, 50, 75, 100, 150)]
+    assert rates("inverse_sqrt") == pytest.approx(falling)
     expected = [0.1, 0.05, 0.05 * (1 - math.sqrt(0.5)), 0, 0]
     assert rates("cosine") == pytest.approx(expected, abs=1e-8)
 
@@ -59,7 +61,8 @@ def test_a_step_is_recorded_with_what_was_scheduled_for_it():
         rate = 0.05 * (1 + math.cos(math.pi * step / 100))
         assert found["learning_rate"] == pytest.approx(rate, rel=1e-3)
         assert found["kl_weight"] == pytest.approx(3 * step / 200, rel=1e-6)
-    constant = schedules.at(5, loss_settings, settings.Adam(), Horizon(0, 100))
+    adam_settings = settings.Adam(learning_rate=1e-3, learning_rate_schedule="constant")
+    constant = schedules.at(5, loss_settings, adam_settings, Horizon(0, 100))
     assert constant == {"learning_rate": 1e-3, "kl_weight": 3.0}
 
 

@@ -31,7 +31,7 @@ def test_a_new_state_has_taken_no_step(params):
 
 
 def test_without_an_average_the_weights_are_the_parameters(params):
-    state = states.init(params, settings.Adam())
+    state = states.init(params, settings.Adam(ema_decay=0.0))
     assert state.average == {} and state.weights is params
 
 
