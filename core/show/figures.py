@@ -127,7 +127,7 @@ def latent_space(path: Path, z_mean, labels, kind="test", prior=None) -> None:
 def _contours(axes, points, log_prior, draws, side: int = 100) -> None:
     """Around the densest parts that hold 50, 90 and 99 % of the draws."""
     low, high = points.min(axis=0), points.max(axis=0)
-    room = np.maximum(high - low, 1e-6) / 4
+    room = np.maximum(high - low, 1e-6) / 20
     x, y = np.linspace(low - room, high + room, side).T
     density = np.reshape(log_prior(grid(x, y)), [side, side])[::-1]
     levels = np.unique(np.quantile(log_prior(draws), [0.01, 0.1, 0.5]))
