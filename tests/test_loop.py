@@ -475,7 +475,7 @@ def test_ten_lines_of_python_train_without_a_folder(
         data=Data(validation_size=30),
         model=Model(hidden_sizes=(8,), activation="relu"),
         training=Training(epochs=2, batch_size=20),
-        adam=Adam(learning_rate=1e-3, ema_decay=0.9),
+        adam=Adam(1e-3, "constant", ema_decay=0.9),
     )
     data = datasets.split("mine", train_set, test_set, settings.data)
     model = build(settings.model)
