@@ -15,6 +15,13 @@ def gaussian_parameters(outputs):
     return mean, tf.minimum(log_var, MAX_LOG_VAR)
 
 
+def ink_logit(mean_pixel: float) -> float:
+    """The logit of a training set's mean pixel in [0, 1], which is kept within 0.001 of
+    the ends, where it is infinite."""
+    mean_pixel = min(max(mean_pixel, 0.001), 0.999)
+    return math.log(mean_pixel / (1 - mean_pixel))
+
+
 def gaussian_sample(mean, log_var, noise):
     """mean + exp(log_var / 2) * noise, with noise ~ N(0, 1); shapes broadcast.
 

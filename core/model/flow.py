@@ -6,8 +6,8 @@ log p(z) = log N(f(z) | 0, 1) + log |det df/dz|: equation (3).
 
 import tensorflow as tf
 
-from core.model import distributions, networks
-from core.model.priors import Prior, kl_by_samples
+from core.model import networks
+from core.model.priors import Prior, kl_by_samples, standard_log_prob
 
 
 def flow(latent_dim: int, layers: int, units: int, activation) -> Prior:
@@ -28,9 +28,7 @@ def flow(latent_dim: int, layers: int, units: int, activation) -> Prior:
 
     def log_prob(params, z):
         e, log_det = to_noise(params["prior"], z, sizes, activation)
-        zero = tf.zeros([], z.dtype)
-        by_dim = distributions.gaussian_log_prob(e, zero, zero)
-        return tf.reduce_sum(by_dim, axis=-1) + log_det
+        return standard_log_prob(e) + log_det
 
     return Prior(
         init=init,

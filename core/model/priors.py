@@ -28,7 +28,7 @@ def standard(latent_dim: int) -> Prior:
     """N(0, 1) in every dimension; it has no parameters."""
     return Prior(
         init=lambda keys, mean_pixel, dtype: {},
-        log_prob=_log_prob,
+        log_prob=lambda params, z: standard_log_prob(z),
         sample=lambda params, noise: noise,
         noise_size=latent_dim,
         kl=lambda mean, log_var, log_ratio: distributions.gaussian_kl(mean, log_var),
@@ -36,7 +36,8 @@ def standard(latent_dim: int) -> Prior:
     )
 
 
-def _log_prob(params, z):
+def standard_log_prob(z):
+    """log N(z | 0, 1) in nats, [...], of z [..., D]."""
     zero = tf.zeros([], z.dtype)
     return tf.reduce_sum(distributions.gaussian_log_prob(z, zero, zero), axis=-1)
 

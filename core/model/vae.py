@@ -5,8 +5,6 @@ x [B, 784] -> encoder -> z_mean, z_log_var -> z -> decoder -> logits. With label
 (Sohn et al., NeurIPS 2015).
 """
 
-import math
-
 import tensorflow as tf
 
 from core.data.digits import CLASSES, PIXELS
@@ -25,12 +23,10 @@ def init(settings, prior, seed: int, mean_pixel=0.5, dtype=tf.float32):
 def init_networks(settings, keys, latent_dim: int, mean_pixel, dtype):
     """The encoder x -> 2 latent_dim and the decoder that mirrors it, z -> x.
 
-    The output bias starts at the logit of `mean_pixel`, the training set's mean in
-    [0, 1] (kept within 0.001 of the ends, where the logit is infinite), so that
+    The output bias starts at the logit of the training set's `mean_pixel`, so that
     training begins at the right ink density.
     """
-    mean_pixel = min(max(mean_pixel, 0.001), 0.999)
-    bias = math.log(mean_pixel / (1 - mean_pixel))
+    bias = distributions.ink_logit(mean_pixel)
     shared = dict(dtype=dtype, classes=CLASSES if settings.conditional else 0)
     if settings.architecture == "conv":
         filters = settings.filters

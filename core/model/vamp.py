@@ -4,13 +4,11 @@ Equation (9): the mean of the posteriors at learned pseudo-inputs. It shares the
 encoder's weights, so that it goes where the encoder goes.
 """
 
-import math
-
 import tensorflow as tf
 
 from core import rng
 from core.data.digits import PIXELS, SIDE
-from core.model import mixture
+from core.model import distributions, mixture
 from core.model.priors import Prior, kl_by_samples
 
 # Pseudo-inputs begin as squares of random greys, as wide as a pen's stroke: an encoder
@@ -25,8 +23,7 @@ def of_images(latent_dim: int, components: int, encode) -> Prior:
     """
 
     def init(keys, mean_pixel, dtype):
-        mean_pixel = min(max(mean_pixel, 0.001), 0.999)
-        start = math.log(mean_pixel / (1 - mean_pixel))
+        start = distributions.ink_logit(mean_pixel)
         patches = rng.normal(
             next(keys), [components, SIDE // PATCH, SIDE // PATCH], dtype
         )
