@@ -43,7 +43,7 @@ METRICS = (
 EVALUATION = (
     "epoch step objective num_samples estimator beta prior program split dataset "
     "binarization seed given_labels images negative_elbo distortion rate kl_samples "
-    "active_units kl_per_dim knn_accuracy linear_accuracy seconds kl_weight"
+    "active_units kl_per_dim knn_accuracy linear_accuracy seconds kl_weight file"
 ).split()
 
 
@@ -405,7 +405,7 @@ def test_evaluation_takes_a_split_a_subset_and_samples(small, capsys):
         Path(small["run_dir"]) / "evaluations.jsonl"
     )
     likelihood = ["nll", "nll_standard_error", "importance_samples", "bfloat16"]
-    assert list(whole) == [*EVALUATION[:-2], *likelihood, *EVALUATION[-2:]]
+    assert list(whole) == [*EVALUATION[:-3], *likelihood, *EVALUATION[-3:]]
     assert [r["images"] for r in (whole, part, validation)] == [60, 20, 30]
     assert [r["split"] for r in (whole, validation)] == ["test", "validation"]
     assert [r["bfloat16"] for r in (whole, validation)] == [False, True]

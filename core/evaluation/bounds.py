@@ -26,6 +26,7 @@ class Evaluation(NamedTuple):
     active_units: tuple[int, ...]  # of each layer of latents
     kl_per_dim: tuple[np.ndarray, ...]  # [D] of each layer
     z_mean: np.ndarray  # [N, D], of the layer next to the image
+    images: dict[str, np.ndarray]  # distortion and rate of each, [N]
 
 
 def active_units(z_mean: np.ndarray, error: np.ndarray) -> int:
@@ -60,6 +61,7 @@ def evaluate(model, weights, split, kind: str, seed: int) -> Evaluation:
     kl_per_dim = tuple(np.mean(kl, axis=0, dtype=np.float64) for kl in kls)
     distortion = -float(np.mean(log_likelihood, dtype=np.float64))
     rate = float(sum(map(np.sum, kl_per_dim)))
+    rates = sum(np.sum(kl, axis=1) for kl in kls)
     return Evaluation(
         negative_elbo=distortion + rate,
         distortion=distortion,
@@ -67,6 +69,7 @@ def evaluate(model, weights, split, kind: str, seed: int) -> Evaluation:
         active_units=tuple(map(active_units, z_means, errors)),
         kl_per_dim=kl_per_dim,
         z_mean=z_means[0],
+        images={"distortion": -log_likelihood, "rate": rates},
     )
 
 

@@ -30,17 +30,19 @@ class Evaluated(NamedTuple):
     record: dict  # flat, as evaluations.jsonl keeps it
     split: datasets.Split  # the images that were evaluated
     z_mean: np.ndarray  # [N, D], of the layer next to the image
+    images: dict[str, np.ndarray]  # distortion, rate, log_p if asked: of each, [N]
 
 
 @numerics.full_precision()
 def evaluation(model, weights, data, run_settings, settings, known=None) -> Evaluated:
     """What a model with these weights reaches, on the images that
-    `settings.Evaluation` asks for. `known` is the record of the same evaluation made
-    before, whose -log p(x) need not be computed again."""
+    `settings.Evaluation` asks for. `known` are the images' numbers of the
+    same evaluation made before, whose log p(x) need not be computed again."""
     start, seed = time.perf_counter(), run_settings.seed
     kind, count = settings.evaluation_split, settings.evaluation_images or None
     split = datasets.Split(*(part[:count] for part in datasets.fix(data, kind, seed)))
     found = bounds.evaluate(model, weights, split, kind, seed)
+    images = dict(found.images)
     units, kls = [*found.active_units], [kl.tolist() for kl in found.kl_per_dim]
     one_layer = len(model.latent_dims) == 1
     record = {
@@ -61,12 +63,15 @@ def evaluation(model, weights, data, run_settings, settings, known=None) -> Eval
     if settings.importance_samples:
         jit = numerics.compiles(model, run_settings)
         key = rng.key(seed, rng.Stream.LIKELIHOOD, datasets.INDEX[kind])
-        known = known or nll(model, weights, split, key, settings, jit)
-        record |= {name: known[name] for name in ("nll", "nll_standard_error")}
+        log_p = known.get("log_p") if known else None
+        if log_p is None:
+            log_p = log_marginal(model, weights, split, key, settings, jit)
+        images["log_p"] = log_p
+        record |= nll(log_p)
         record["importance_samples"] = settings.importance_samples
         record["bfloat16"] = settings.bfloat16
     record["seconds"] = time.perf_counter() - start
-    return Evaluated(record, split, found.z_mean)
+    return Evaluated(record, split, found.z_mean, images)
 
 
 def probe(model, weights, data, z_mean, labels, seed: int) -> dict:
@@ -79,14 +84,18 @@ def probe(model, weights, data, z_mean, labels, seed: int) -> dict:
     }
 
 
-def nll(model, weights, split, key, settings, jit: bool) -> dict:
-    """-log p(x) by importance sampling, and its standard error over images."""
+def log_marginal(model, weights, split, key, settings, jit: bool) -> np.ndarray:
+    """log p(x) of each image by importance sampling, [N], behind a bar."""
     tiles = []
     with progress.bar(len(split.pixels), "image", "-log p(x)") as bar:
         for log_p in likelihood.log_marginal(model, weights, split, key, settings, jit):
             tiles.append(log_p)
             bar.update(len(log_p))
-    log_p = np.concatenate(tiles)
+    return np.concatenate(tiles)
+
+
+def nll(log_p: np.ndarray) -> dict:
+    """The mean of -log p(x), and its standard error over images."""
     several = len(log_p) > 1  # one has no standard error
     error = float(np.std(log_p, ddof=1) / math.sqrt(len(log_p))) if several else None
     return {"nll": -float(np.mean(log_p)), "nll_standard_error": error}

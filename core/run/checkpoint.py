@@ -21,7 +21,7 @@ METRICS = "metrics.jsonl"
 TF_LIST = "checkpoint"  # for `tf.train.latest_checkpoint`; nothing here reads it
 PART = re.compile(r"ckpt-(\d+)\.(index|data-\d+-of-\d+|json)")
 PARTIAL = ("*.json.partial", f"{METRICS}.partial", f"{TF_LIST}.partial")
-PARTIAL += ("figures/*.partial", "figures/*/*.partial")
+PARTIAL += ("figures/*.partial", "figures/*/*.partial", "evaluations/*.partial")
 
 
 def make_saver(state) -> tf.train.Checkpoint:

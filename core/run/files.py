@@ -6,7 +6,10 @@ import fcntl
 import hashlib
 import json
 import os
+import zipfile
 from pathlib import Path
+
+import numpy as np
 
 from core.errors import UserError
 from core.progress import say
@@ -78,6 +81,21 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file by `whole`."""
     with whole(path) as file:
         file.write(content)
+
+
+def write_arrays(path: Path, arrays: dict) -> None:
+    """Write {name: array} as .npz, by `whole`."""
+    with whole(path) as file:
+        np.savez(file, **arrays)
+
+
+def read_arrays(path: Path) -> dict | None:
+    """What `write_arrays` wrote; None if it is not there, or damaged."""
+    try:
+        with np.load(path) as file:
+            return dict(file)
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError):
+        return None
 
 
 def write_json(path: Path, value: dict) -> None:

@@ -97,7 +97,7 @@ def draw_pseudo_inputs(path: Path, model, weights) -> None:
 def drawings(model, weights, evaluated) -> dict:
     """{name of a picture: function that draws it to a path}, of the images in a
     `record.Evaluated`, of samples, and of a latent space of two dimensions."""
-    record, split, z_mean = evaluated
+    record, split, z_mean, _ = evaluated
     kind, labels = record["split"], split.labels.numpy()
 
     def images(rows):

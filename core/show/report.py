@@ -6,7 +6,7 @@ from core import settings as settings_of
 from core.errors import UserError
 from core.evaluation import record as records
 from core.progress import complain, say
-from core.run import program, text
+from core.run import files, program, text
 from core.show import figures, gallery
 
 OF_TRAINING = ("objective", "num_samples", "estimator", "beta", "prior")
@@ -16,14 +16,10 @@ def evaluate(model, weights, data, folder, run_settings, settings) -> None:
     """Show, then write, then draw what a model with these weights reaches, as
     `settings.Evaluation` asks. What cannot be written or drawn costs itself alone; a
     UserError names it at the end."""
-    kind, flags = settings.evaluation_split, folder.recorded["flags"]
+    kind, where = settings.evaluation_split, _weights_of(folder)
     say(f"Evaluating on {kind} images")
     there = data.record[f"{kind}_images"]
     images = min(settings.evaluation_images or there, there)
-    where = {"epoch": folder.epoch, "step": folder.step}
-    trained = settings_of.values_of(settings_of.from_record(flags, str(folder.path)))
-    where |= {name: trained[name] for name in OF_TRAINING} | folder.start
-    where["program"] = program.version()["sha256"][:12]
     asked = {
         "split": kind,
         "images": images,
@@ -31,15 +27,20 @@ def evaluate(model, weights, data, folder, run_settings, settings) -> None:
         "importance_samples": settings.importance_samples,
         "bfloat16": settings.bfloat16,
     }
+    # Numbers of each image, by which two models can be compared in pairs.
+    asked["file"] = f"evaluations/{'_'.join(_parts(asked | where))}.npz"
     history = folder.history(curves(data))
     known = folder.evaluated_before(where | asked)
     evaluated = records.evaluation(model, weights, data, run_settings, settings, known)
     record = where | evaluated.record
     if history and "kl_weight" in history[-1]:
         record["kl_weight"] = history[-1]["kl_weight"]
+    record["file"] = asked["file"]
     seconds = sum(epoch["seconds"] for epoch in history)
     say(text.summary(record, there, model.latent_dims, seconds))
-    tasks = {"evaluations.jsonl": partial(folder.add_evaluation, record)}
+    numbers = folder.path / record["file"]
+    tasks = {record["file"]: partial(files.write_arrays, numbers, evaluated.images)}
+    tasks["evaluations.jsonl"] = partial(folder.add_evaluation, record)
     if run_settings.figures:
         say("Drawing figures")
         drawings = gallery.drawings(model, weights, evaluated)
@@ -52,6 +53,22 @@ def evaluate(model, weights, data, folder, run_settings, settings) -> None:
         path = folder.path / "figures" / ("" if own else f"{kind}_{images}")
         tasks |= {name: partial(draw, path / name) for name, draw in drawings.items()}
     _do_each(tasks, folder.path)
+
+
+def _weights_of(folder) -> dict:
+    """Which weights are evaluated, how they were trained, and by which program."""
+    flags, where = folder.recorded["flags"], {"epoch": folder.epoch}
+    trained = settings_of.values_of(settings_of.from_record(flags, str(folder.path)))
+    where |= {"step": folder.step} | {name: trained[name] for name in OF_TRAINING}
+    return where | folder.start | {"program": program.version()["sha256"][:12]}
+
+
+def _parts(of: dict) -> list[str]:
+    """What the name of an evaluation's file is made of."""
+    parts = [of["split"], str(of["images"]), f"seed{of['seed']}", f"step{of['step']}"]
+    if of["importance_samples"]:
+        parts.append(f"k{of['importance_samples']}" + "_bfloat16" * of["bfloat16"])
+    return [*parts, of["program"]]
 
 
 def _do_each(tasks: dict, path) -> None:

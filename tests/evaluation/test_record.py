@@ -42,7 +42,7 @@ def evaluate(model, data, **changes):
 
 
 def test_an_evaluation_is_one_flat_record_of_what_was_measured(one, data):
-    record_, split, z_mean = evaluate(one, data)
+    record_, split, z_mean, images = evaluate(one, data)
     assert list(record_) == FIELDS
     assert record_ == json.loads(json.dumps(record_))
     test = datasets.fix(data, "test", 5)
@@ -65,6 +65,10 @@ def test_an_evaluation_is_one_flat_record_of_what_was_measured(one, data):
     }
     assert record_["seconds"] > 0
     np.testing.assert_array_equal(z_mean, found.z_mean)
+    assert images.keys() == {"distortion", "rate"}
+    for name, numbers in images.items():
+        assert len(numbers) == 60 and np.ptp(numbers) > 0
+        assert np.mean(numbers) == pytest.approx(record_[name], rel=1e-6)
 
 
 def test_two_layers_have_their_units_apart(data):
@@ -88,7 +92,7 @@ def test_the_kl_of_a_learned_prior_is_one_number_by_ten_samples(data, prior):
 
 def test_the_first_images_of_either_split_can_be_evaluated(one, data):
     changes = dict(evaluation_split="validation", evaluation_images=7)
-    record_, split, z_mean = evaluate(one, data, **changes)
+    record_, split, z_mean, _ = evaluate(one, data, **changes)
     assert (record_["split"], record_["images"]) == ("validation", 7)
     held_out = datasets.fix(data, "validation", 5)
     np.testing.assert_array_equal(split.pixels, held_out.pixels[:7])
@@ -148,13 +152,14 @@ def test_the_probes_learn_from_the_training_images_as_evaluation_sees_them(one, 
 def test_nll_is_the_mean_over_images_with_its_standard_error(one, data, kind, index):
     """Of 25 images: a tile, and a part of one."""
     changes = dict(evaluation_split=kind, evaluation_images=25, importance_samples=30)
-    found, split, *_ = evaluate(one, data, **changes)
+    found, split, _, images = evaluate(one, data, **changes)
     assert list(found) == [*FIELDS[:-1], *OF_NLL, "seconds"]
     key = rng.key(5, rng.Stream.LIKELIHOOD, index)
     asked = settings.Evaluation(importance_samples=30)
     tiles = [*likelihood.log_marginal(*one, split, key, asked, False)]
     log_p = np.concatenate(tiles)
     assert len(log_p) == 25
+    np.testing.assert_array_equal(images["log_p"], log_p)
     assert found["nll"] == pytest.approx(-np.mean(log_p), rel=1e-12)
     error = np.sqrt(np.sum((log_p - log_p.mean()) ** 2) / 24 / 25)
     assert found["nll_standard_error"] == pytest.approx(error, rel=1e-9)
@@ -165,12 +170,14 @@ def test_nll_is_the_mean_over_images_with_its_standard_error(one, data, kind, in
 def test_a_log_p_that_is_known_is_not_computed(one, data, monkeypatch):
     """All else is; and what is known counts only where it is asked for."""
     monkeypatch.setattr(likelihood, "log_marginal", None)
-    known = {"nll": 7.0, "nll_standard_error": None, "rate": -1.0, "split": "train"}
+    known = {"log_p": np.array([-6.0, -8.0]), "rate": np.array([-1.0])}
     found = record.evaluation(
         *one, data, RUN, settings.Evaluation(importance_samples=3), known
-    ).record
+    )
+    assert found.images["log_p"] is known["log_p"] and len(found.images["rate"]) == 60
+    found = found.record
     assert list(found) == [*FIELDS[:-1], *OF_NLL, "seconds"]
-    assert found["nll"] == 7 and found["nll_standard_error"] is None
+    assert found["nll"] == 7 and found["nll_standard_error"] == 1
     without = evaluate(one, data).record | {"seconds": found["seconds"]}
     assert {name: found[name] for name in without} == without
     asked = settings.Evaluation(), known

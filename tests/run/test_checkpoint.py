@@ -264,9 +264,11 @@ def test_what_a_killed_process_was_writing_is_cleaned_up(tmp_path):
     (tmp_path / "figures" / "test_20").mkdir(parents=True)
     (tmp_path / "figures" / "samples.png.partial").write_text("x")
     (tmp_path / "figures" / "test_20" / "samples.png.partial").write_text("x")
+    (tmp_path / "evaluations").mkdir()
+    (tmp_path / "evaluations" / "test_60.npz.partial").write_text("x")
     (tmp_path / "mine.partial").write_text("x")
-    before = sorted([*before, "figures", "mine.partial"])
+    before = sorted([*before, "evaluations", "figures", "mine.partial"])
     checkpoint.clean(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     (folder,) = (tmp_path / "figures").iterdir()
-    assert not list(folder.iterdir())
+    assert not list(folder.iterdir()) + list((tmp_path / "evaluations").iterdir())

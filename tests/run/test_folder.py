@@ -145,20 +145,24 @@ def test_records_are_lines_and_scalars(run_dir):
 
 def test_an_evaluation_that_was_done_is_found(run_dir):
     """By all that it is asked for; of a damaged file nothing is found."""
-    records = [{"split": "test", "step": 30, "seed": n, "nll": 9.0 + n} for n in (1, 2)]
+    records = [{"step": 30, "seed": n, "file": f"numbers/{n}.npz"} for n in (1, 2)]
     with opened(run_dir, mode="evaluate") as folder:
         folder.restore(make_state(0))
-        assert folder.evaluated_before({"split": "test"}) is None
+        assert folder.evaluated_before(records[0]) is None
         for record in records:
-            folder.add_evaluation(record)
+            folder.add_evaluation({"split": "test"} | record)
+            numbers = {"log_p": np.array([-9.0, -record["seed"]])}
+            files.write_arrays(run_dir / record["file"], numbers)
         for record in records:
-            fields = {"step": 30, "seed": record["seed"]}
-            assert folder.evaluated_before(fields) == record
+            found = folder.evaluated_before(record)
+            assert found["log_p"].tolist() == [-9.0, -record["seed"]]
         for other in ({"seed": 3}, {"step": 15}, {"bfloat16": False}):
-            assert folder.evaluated_before({"split": "test"} | other) is None
+            assert folder.evaluated_before(records[0] | other) is None
+        (run_dir / records[0]["file"]).unlink()
+        assert folder.evaluated_before(records[0]) is None
         path = run_dir / "evaluations.jsonl"
         path.write_text("{\n" + path.read_text())
-        assert folder.evaluated_before({"split": "test"}) is None
+        assert folder.evaluated_before(records[1]) is None
 
 
 def test_a_run_that_may_only_be_read_is_evaluated(run_dir, monkeypatch, capsys):

@@ -308,7 +308,7 @@ def evaluated(digits, count, grey=False):
     split = Split(pixels if grey else pixels >= 128, tf.constant(digits[1].labels))
     split = split._replace(labels=split.labels[:count])
     z_mean = np.random.default_rng(0).standard_normal([count, 2]).astype(np.float32)
-    return Evaluated({"split": "test", "seed": 5}, split, z_mean)
+    return Evaluated({"split": "test", "seed": 5}, split, z_mean, {})
 
 
 @pytest.mark.parametrize("grey", [False, True])

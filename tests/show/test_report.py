@@ -36,7 +36,7 @@ class Folder:
     def evaluated_before(self, fields):
         for record in self.evaluations:
             if fields.items() <= record.items():
-                return record
+                return files.read_arrays(self.path / fields["file"])
         return None
 
     def history(self, fields):
@@ -100,6 +100,11 @@ def test_a_report_is_a_record_figures_and_a_summary(model, data, folder, capsys)
         *model, data, settings.Run(seed=5), settings.Evaluation()
     ).record
     assert record == record | expected | {"seconds": record["seconds"]}
+    program_ = record["program"]
+    assert record["file"] == f"evaluations/test_60_seed5_step30_{program_}.npz"
+    with np.load(folder.path / record["file"]) as numbers:
+        assert set(numbers) == {"distortion", "rate"}
+        assert np.mean(numbers["rate"]) == pytest.approx(record["rate"])
     pictures = {path.name for path in (folder.path / "figures").iterdir()}
     assert pictures == {*PICTURES}
     output = capsys.readouterr().out
@@ -308,7 +313,7 @@ def test_what_cannot_be_written_costs_itself_alone(
     assert made == {*PICTURES} - {name} and len(folder.evaluations) == (not recorded)
     if not recorded:
         (pictures / name).rmdir()
-        monkeypatch.setattr(records, "nll", None)  # it is known
+        monkeypatch.setattr(records, "log_marginal", None)  # it is known
     evaluate(model, data, folder, importance_samples=3)
     assert {path.name for path in pictures.iterdir()} == {*PICTURES}
     assert "All is in" in capsys.readouterr().out
@@ -369,9 +374,9 @@ def computed(model, data, folder, monkeypatch):
     """Evaluates -> how often -log p(x) was computed. It is known of 3 samples."""
     made = []
 
-    def nll(*arguments):
+    def log_marginal(*arguments):
         made.append(arguments)
-        return {"nll": 100.0 + len(made), "nll_standard_error": 0.5}
+        return np.array([-101.0, -100.0])
 
     def computed(run=None, **changes):
         made.clear()
@@ -379,7 +384,7 @@ def computed(model, data, folder, monkeypatch):
         evaluate(model, data, folder, run, **{"importance_samples": 3} | changes)
         return len(made)
 
-    monkeypatch.setattr(records, "nll", nll)
+    monkeypatch.setattr(records, "log_marginal", log_marginal)
     assert computed() == 1
     return computed
 
@@ -390,8 +395,9 @@ def test_the_same_evaluation_does_not_compute_log_p_again(
 ):
     assert computed(evaluation_images=images) == 0
     first, second = folder.evaluations
-    assert second | {"seconds": 0} == first | {"seconds": 0} and second["nll"] == 101
-    assert "101.00 +- 0.50 (3 importance samples)" in capsys.readouterr().out
+    assert second | {"seconds": 0} == first | {"seconds": 0}
+    assert second["nll"] == 100.5
+    assert "100.50 +- 0.50 (3 importance samples)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -429,3 +435,27 @@ def test_an_evaluation_without_samples_knows_no_log_p(computed, folder):
     """Though the one before, of the same weights, has it."""
     assert computed(importance_samples=0) == 0
     assert "nll" not in folder.evaluations[-1]
+
+
+def test_log_p_is_computed_again_if_the_images_numbers_are_lost(computed, folder):
+    """Or damaged; then they are there again."""
+    path = folder.path / folder.evaluations[0]["file"]
+    path.unlink()
+    assert computed() == 1 and computed() == 0
+    path.write_bytes(path.read_bytes()[:-30])
+    assert computed() == 1 and computed() == 0
+    assert np.load(path)["log_p"].tolist() == [-101, -100]
+
+
+def test_each_evaluation_has_a_file_of_its_own(computed, folder):
+    for changes in (
+        {"importance_samples": 4},
+        {"evaluation_images": 59},
+        {"evaluation_split": "validation"},
+        {"bfloat16": True},
+        {"importance_samples": 0},
+        {"run": {"seed": 6}},
+    ):
+        computed(**changes)
+    assert len({record["file"] for record in folder.evaluations}) == 7
+    assert len(list((folder.path / "evaluations").iterdir())) == 7
