@@ -3,6 +3,8 @@
 NumPy alone. Both learn from the training set's labels and are tested on the test set's.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from core import progress
@@ -11,6 +13,8 @@ NEIGHBORS = 10
 RIDGE = 1e-3  # times the number of images
 KNOWN = 60_000  # training images, MNIST's number: the first so many are neighbors
 CHUNK = 25  # test images at a time: bounds the memory
+THREADS = 2  # chunks at a time
+STRIDES = 64  # a row of distances is searched as so many
 
 
 def nearest_neighbors_accuracy(z, labels, test_z, test_labels) -> float:
@@ -22,16 +26,36 @@ def nearest_neighbors_accuracy(z, labels, test_z, test_labels) -> float:
         progress.say(f"Neighbors are the first {KNOWN:,} of {len(z):,} training images")
     z, labels = z[:KNOWN], labels[:KNOWN]
     k, right = min(NEIGHBORS, len(z)), 0
-    squares = np.sum(z * z, axis=1)
+    missing = -len(z) % STRIDES
+    squares = np.pad(np.sum(z * z, axis=1), (0, missing), constant_values=np.inf)
+    z = np.pad(z, ((0, missing), (0, 0)))
     ballots = np.eye(int(labels.max()) + 1, dtype=np.int32)
-    with progress.bar(len(test_z), "image", "nearest neighbors", delay=1) as bar:
-        for i in range(0, len(test_z), CHUNK):
-            distances = squares - 2 * test_z[i : i + CHUNK] @ z.T
-            nearest = labels[np.argpartition(distances, k - 1, axis=1)[:, :k]]
-            found = np.argmax(ballots[nearest].sum(axis=1), axis=1)
-            right += np.sum(found == test_labels[i : i + CHUNK])
+
+    def vote(first):
+        distances = squares - 2 * test_z[first : first + CHUNK] @ z.T
+        nearest = labels[smallest(distances, k)]
+        return np.argmax(ballots[nearest].sum(axis=1), axis=1)
+
+    firsts = range(0, len(test_z), CHUNK)
+    bar = progress.bar(len(test_z), "image", "nearest neighbors", delay=1)
+    with bar, ThreadPoolExecutor(THREADS) as pool:
+        for first, found in zip(firsts, pool.map(vote, firsts), strict=True):
+            right += np.sum(found == test_labels[first : first + CHUNK])
             bar.update(len(found))
     return float(right / len(test_z))
+
+
+def smallest(rows: np.ndarray, k: int) -> np.ndarray:
+    """Where the k smallest numbers of each row [Q, N] are, [Q, k], in any order; N is a
+    multiple of STRIDES. They are in at most k of the columns into which a row can be
+    laid; to look for the least of each column first takes a tenth of the time."""
+    laid = rows.reshape(len(rows), STRIDES, -1)
+    few = min(k, laid.shape[2])
+    columns = np.argpartition(laid.min(axis=1), few - 1, axis=1)[:, None, :few]
+    numbers = np.take_along_axis(laid, columns, axis=2).reshape(len(rows), -1)
+    chosen = np.argpartition(numbers, k - 1, axis=1)[:, :k]
+    places = columns + laid.shape[2] * np.arange(STRIDES)[:, None]
+    return np.take_along_axis(places.reshape(len(rows), -1), chosen, axis=1)
 
 
 def linear_accuracy(z, labels, test_z, test_labels) -> float:

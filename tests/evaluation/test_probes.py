@@ -30,6 +30,17 @@ def test_neighbors_agree_with_a_search_by_hand(monkeypatch):
     assert found == pytest.approx(right / 50) and 0.5 < found < 1
 
 
+@pytest.mark.parametrize("count", [64, 128, 6400])
+@pytest.mark.parametrize("k", [1, 10, 64])
+def test_the_smallest_numbers_are_found_wherever_they_are(count, k):
+    random = np.random.default_rng(0)
+    rows = random.permuted(np.tile(np.arange(count), (30, 1)), axis=1)
+    rows[0] = np.sort(rows[0])  # neighbors in a row
+    rows[1] = np.sort(rows[1]).reshape(64, -1).T.ravel()  # and in a column
+    found = np.take_along_axis(rows, probes.smallest(rows, k), axis=1)
+    np.testing.assert_array_equal(np.sort(found), np.tile(np.arange(k), (30, 1)))
+
+
 def test_neighbors_are_among_the_first_training_images(monkeypatch):
     """So many as MNIST has, each with its own label: a larger set would take hours."""
     assert probes.KNOWN == 60_000
