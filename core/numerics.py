@@ -5,6 +5,7 @@ Measured with TensorFlow 2.21, on two cores of a CPU and on an NVIDIA H100. On t
 """
 
 import contextlib
+import math
 
 import tensorflow as tf
 
@@ -77,6 +78,15 @@ def sum_rows(rows):
     """[N, D] -> [N], as a product with ones. XLA's plain sum of all gradients' squares
     to scalars costs a tenth of a step."""
     return tf.linalg.matvec(rows, tf.ones([rows.shape[1]], rows.dtype))
+
+
+def sum_logs(factors):
+    """[N, D], each in [1, 2] -> the sum of their logarithms [N], as the logarithms of
+    products of up to 14, which are at most 2^14. The loop of -log p(x) takes a
+    thirteenth less time by it."""
+    count = math.gcd(factors.shape[1], 14)
+    by_product = tf.reshape(factors, [-1, factors.shape[1] // count, count])
+    return sum_rows(tf.math.log(tf.reduce_prod(by_product, axis=-1)))
 
 
 # --- Precision ------------------------------------------------------------------------

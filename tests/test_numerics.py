@@ -158,3 +158,14 @@ def test_a_learned_prior_is_not_rounded(prior):
         assert a.dtype == tf.float32
         np.testing.assert_array_equal(a, b)
     assert rounded["encoder"]["output"]["w"].dtype == tf.bfloat16
+
+
+@pytest.mark.parametrize("count", [1, 5, 14, 20, 784])
+def test_logs_are_summed_by_products_that_do_not_overflow(count):
+    factors = 1 + np.random.default_rng(0).random([3, count])
+    factors[1], factors[2] = 1.0, 2.0
+    expected = np.sum(np.log(factors), axis=1)
+    found = numerics.sum_logs(tf.constant(factors))
+    np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-15)
+    found = numerics.sum_logs(tf.constant(factors, tf.float32))
+    np.testing.assert_allclose(found, expected, rtol=3e-6)

@@ -108,10 +108,12 @@ def log_weights(model, weights, x, y, noise):
     """log importance weights [K, B] of the samples that the noise [K, 1, D] makes."""
     inference = model.infer(weights, x, noise, y)
     in_bfloat16 = any(w.dtype == tf.bfloat16 for w in tf.nest.flatten(weights))
-    weigh = compiled_log_weights if in_bfloat16 else terms.log_importance_weights
-    return weigh(inference, x)
+    return (compiled_weigh if in_bfloat16 else weigh)(inference, x)
 
 
-compiled_log_weights = tf.function(
-    terms.log_importance_weights, jit_compile=True, autograph=False
-)
+def weigh(inference, x):
+    """log importance weights [K, B], without gradients."""
+    return terms.log_importance_weights(inference, x, log_p=terms.log_likelihood_alone)
+
+
+compiled_weigh = tf.function(weigh, jit_compile=True, autograph=False)

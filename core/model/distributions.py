@@ -68,6 +68,16 @@ def bernoulli_log_likelihood(x, logits):
     return tf.reshape(log_p, tf.shape(logits)[:-1]), gradient
 
 
+def bernoulli_log_likelihood_alone(x, logits):
+    """`bernoulli_log_likelihood` where no gradient is wanted, in less time: the sum of
+    log(1 + exp(-|l|)) is taken as logarithms of products."""
+    rows = numerics.as_rows(logits)
+    x = tf.reshape(tf.broadcast_to(x, tf.shape(logits)), tf.shape(rows))
+    log_p = numerics.sum_rows(rows * x - tf.nn.relu(rows))
+    log_p -= numerics.sum_logs(1 + tf.exp(-tf.abs(rows)))
+    return tf.reshape(log_p, tf.shape(logits)[:-1])
+
+
 def log_mean_exp(x):
     """log of the mean of exp(x) over the first axis; exact where exp would overflow."""
     return tf.reduce_logsumexp(x, axis=0) - math.log(x.shape[0])

@@ -99,6 +99,19 @@ def test_bernoulli_agrees_with_tensorflow():
     np.testing.assert_allclose(found, tf.reduce_sum(by_pixel, -1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [0.1, 5, 1e4])
+def test_without_a_gradient_the_density_is_the_same(scale):
+    shape = [3, 2, 784]
+    logits = scale * tf.random.stateless_normal(shape, [1, 2], dtype=tf.float64)
+    x = tf.random.stateless_uniform([2, 784], [3, 4], dtype=tf.float64)
+    expected = distributions.bernoulli_log_likelihood(x, logits)
+    found = distributions.bernoulli_log_likelihood_alone(x, logits)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    single = tf.cast(x, tf.float32), tf.cast(logits, tf.float32)
+    found = distributions.bernoulli_log_likelihood_alone(*single)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_log_mean_exp_does_not_overflow():
     x = np.array([[0.0, 1000.0, -1e4], [np.log(3), 1000.0, -1e4]])
     expected = [np.log(2), 1000, -1e4]
