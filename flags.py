@@ -49,7 +49,7 @@ def parse(argv: list[str]) -> None:
         if len(rest) > 1:
             raise UserError(f"unexpected {rest[1]!r}: every setting is a --flag=value")
         asked = settings()
-        if asked.run.mode == "train":  # else the run's own count too
+        if asked.run.mode in ("train", "compare"):  # else the run's own count too
             consistency.going_on(None, asked, typed())
     except (flags.Error, UserError, OSError, ValueError, RecursionError) as error:
         complain(f"error: {' '.join(str(error).split())} (--help lists the flags)")

@@ -32,7 +32,7 @@ from core.progress import complain, say
 from core.run import text
 from core.run.folder import NoFolder, RunFolder
 from core.run.screen import Screen
-from core.show import gallery, report
+from core.show import comparison, gallery, report
 from core.training import adam, estimators, failure, objective, schedules
 from core.training import state as states
 
@@ -64,6 +64,8 @@ def run(asked, typed=frozenset(), stop=None) -> None:
     `typed` are the names of those that a user gave: modes other than training take the
     run's own for all others.
     """
+    if asked.run.mode == "compare":
+        return comparison.compare(asked)
     stop = stop or process.NoStop()
     with RunFolder(asked.run) as folder, numerics.eagerly(asked.run.eager):
         # What shapes a run is kept in its folder.

@@ -95,15 +95,15 @@ def going_on(past: Settings | None, asked: Settings, typed: set[str]) -> Setting
       UserError: a setting that shapes the run differs from the run's.
     """
     mode, values, kept, settings = asked.run.mode, values_of(asked), OF_RUN, asked
-    own = values_of(Settings() if mode == "train" else past)
+    follows = past and mode != "train"
+    own = values_of(past if follows else Settings())
     form = f"--{{}} is not used by --mode={mode}: leave it out"
-    form += " (the run has {}, not {})" * (mode != "train")
+    form += " (the run has {}, not {})" * bool(follows)
     unused = differences(form, sorted(typed - settings_of.used_by(mode)), own, values)
     if unused:
         raise UserError(unused[0])
-    if mode != "train":
-        free = {"seed"} if mode == "generate" else set()
-        kept = [name for name in OF_RUN if name in typed - free]
+    if follows:
+        kept = [name for name in OF_RUN if name in typed - {"seed"}]
         stated = {name: values[name] for name in typed | {"mode", "run_dir"}}
         if "dataset" in typed and past.data.dataset != asked.data.dataset:
             stated = {"data_dir": ""} | stated

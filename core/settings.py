@@ -43,7 +43,8 @@ class Run:
     """Where a run is kept, and how the program goes about it."""
 
     mode: str = choice(
-        "train evaluate generate", "Train a model, evaluate it, or draw digits from it."
+        "train evaluate generate compare",
+        "Train a model, evaluate it, draw digits from it, or compare several.",
     )
     run_dir: str = folder("checkpoints/default", "Folder of all that a run leaves.")
     resume: str = choice(
@@ -178,10 +179,11 @@ class Evaluation:
 
 @_record
 class Show:
-    """What is drawn from a trained model."""
+    """What is drawn from a trained model, or told of several."""
 
     num_images: int = whole(100, "How many digits to draw.", 1, 10**7)
     digit: int = whole(-1, "The class to draw, if --conditional; -1 for all.", -1, 9)
+    runs: str = folder("", "Folders of the runs to compare, joined by commas.")
 
 
 class Settings(NamedTuple):
@@ -201,7 +203,8 @@ GROUPS = Settings._field_defaults
 MODES = {  # which groups of settings, or some of a group, a mode uses
     "train": "run data model training objective adam evaluation".split(),
     "evaluate": "mode run_dir seed jit eager figures data model evaluation".split(),
-    "generate": "mode run_dir seed jit eager model show".split(),
+    "generate": "mode run_dir seed jit eager model num_images digit".split(),
+    "compare": "mode seed evaluation runs".split(),
 }
 FIELDS = {f.name: f for group in Settings() for f in dataclasses.fields(group)}
 OF_MODEL, OF_LOSS = tuple(vars(Model())), tuple(vars(Objective()))

@@ -223,6 +223,7 @@ def test_other_modes_take_the_runs_own_settings():
 UNUSED = [
     (mode, name)
     for mode in settings.MODES
+    if mode != "compare"  # which goes on with no run
     for name in settings.FIELDS
     if name not in settings.used_by(mode)
 ]
@@ -292,12 +293,20 @@ def test_the_run_is_the_one_in_the_folder_that_was_asked_for():
         consistency.going_on(PAST, changed(Settings(), run_dir="moved"), set())
 
 
-def test_generate_may_have_a_seed_of_its_own():
-    now = settings.of_values(dict(mode="generate", seed=8))
+@pytest.mark.parametrize("mode", ["evaluate", "generate"])
+def test_a_trained_run_may_be_looked_at_with_another_seed(mode):
+    """By that of another run, both are evaluated on the same pixels."""
+    now = settings.of_values(dict(mode=mode, seed=8))
     assert consistency.going_on(PAST, now, {"mode", "seed"}).run.seed == 8
-    now = changed(now, mode="evaluate")
     with pytest.raises(UserError, match=r"--seed \(the run: 3, now: 8\)"):
-        consistency.going_on(PAST, now, {"mode", "seed"})
+        consistency.going_on(PAST, changed(now, mode="train"), set())
+
+
+def test_a_comparison_goes_on_with_no_run():
+    now = settings.of_values(dict(mode="compare", runs="a,b", seed=8))
+    assert consistency.going_on(None, now, {"mode", "runs", "seed"}) == now
+    with pytest.raises(UserError, match="^--epochs is not .*compare: leave it out$"):
+        consistency.going_on(None, changed(now, epochs=7), {"mode", "epochs"})
 
 
 def test_a_digit_needs_a_conditional_run():

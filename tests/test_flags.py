@@ -43,6 +43,7 @@ OTHER_VALUES = {  # of every setting, one that is not its default
     **dict(learning_rate_schedule="cosine", beta1=0.8, beta2=0.9, epsilon=1e-7),
     **dict(clip_norm=14.0, ema_decay=0.5, importance_samples=15, bfloat16=True),
     **dict(evaluation_images=16, evaluation_split="validation", num_images=17),
+    **dict(runs="a,b"),
     **dict(digit=3, prior="flow", prior_components=18, flow_layers=19, flow_units=20),
 }
 
@@ -160,7 +161,8 @@ def test_a_recipes_data_set_may_be_changed_by_a_user(parse, capsys, name):
 def test_the_documents_speak_of_flags_that_there_are():
     known = {*settings_of.FIELDS, *(f"no{name}" for name in settings_of.FIELDS)}
     known |= {"help", "flagfile"}
-    for path in (ROOT / "README.md", ROOT / "core/recipes/README.md"):
+    documents = "README.md", "core/README.md", "core/exercises.md"
+    for path in (*map(ROOT.joinpath, documents), ROOT / "core/recipes/README.md"):
         named = set(re.findall(r"(?<![\w-])--([a-z]\w*)", path.read_text()))
         assert named and named <= known, path
 
@@ -348,13 +350,15 @@ def titles(text):
 def test_help_says_which_modes_use_what(monkeypatch):
     """As the table has it that also refuses what a mode does not use."""
     found = dict(titles(flags.help_text()))
-    assert found["Data"] == found["Evaluation"] == "train, evaluate"
+    assert found["Data"] == "train, evaluate"
+    assert found["Evaluation"] == "train, evaluate, compare"
     assert found["Training"] == found["Objective"] == found["Adam"] == "train"
-    assert found["Run"] == found["Model"] == "train, evaluate, generate"
-    assert found["Show"] == "generate"
+    assert found["Model"] == "train, evaluate, generate"
+    assert found["Run"] == "train, evaluate, generate, compare"
+    assert found["Show"] == "generate, compare"
     modes = settings_of.MODES
     monkeypatch.setitem(modes, "evaluate", (*modes["evaluate"], "digit", "adam"))
     monkeypatch.setitem(modes, "generate", ("mode", "num_images"))
     found = dict(titles(flags.help_text()))
-    assert found["Show"] == "evaluate, generate"
+    assert found["Show"] == "evaluate, generate, compare"
     assert found["Adam"] == found["Model"] == "train, evaluate"

@@ -159,7 +159,7 @@ def test_every_number_has_bounds():
 
 
 CHOICES = {
-    "mode": (Run, "train evaluate generate"),
+    "mode": (Run, "train evaluate generate compare"),
     "resume": (Run, "auto never required"),
     "dataset": (Data, "auto mnist fashion_mnist synthetic"),
     "binarization": (Data, "dynamic static threshold none"),
@@ -271,7 +271,7 @@ def test_what_is_kept_of_a_folder_is_read_again(name, monkeypatch, tmp_path):
 
 def test_every_setting_is_tried_above():
     tried = {*WHOLE, *NUMBERS, *CHOICES, *SIZES, *SWITCHES}
-    assert tried | {*FOLDERS} == {*settings.FIELDS}
+    assert tried | {*FOLDERS, "runs"} == {*settings.FIELDS}
     assert {*FOLDERS} == {*settings.FOLDERS}
 
 
@@ -284,10 +284,12 @@ def test_a_mode_uses_what_its_work_depends_on():
         {field.name for field in dataclasses.fields(record)}
         for record in (Data, Evaluation, Show)
     )
+    of_show -= {"runs"}
     evaluate = shared | of_data | of_evaluation | {"figures"}
     assert settings.used_by("evaluate") == evaluate
     assert settings.used_by("generate") == shared | of_show
-    assert settings.used_by("train") == {*settings.FIELDS} - of_show
+    assert settings.used_by("compare") == {"mode", "seed", "runs"} | of_evaluation
+    assert settings.used_by("train") == {*settings.FIELDS} - of_show - {"runs"}
 
 
 def test_every_mode_and_every_setting_is_in_the_table():

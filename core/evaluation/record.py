@@ -96,6 +96,12 @@ def log_marginal(model, weights, split, key, settings, jit: bool) -> np.ndarray:
 
 def nll(log_p: np.ndarray) -> dict:
     """The mean of -log p(x), and its standard error over images."""
-    several = len(log_p) > 1  # one has no standard error
-    error = float(np.std(log_p, ddof=1) / math.sqrt(len(log_p))) if several else None
-    return {"nll": -float(np.mean(log_p)), "nll_standard_error": error}
+    mean, error = mean_and_error(-log_p)
+    return {"nll": mean, "nll_standard_error": error}
+
+
+def mean_and_error(values: np.ndarray) -> tuple[float, float | None]:
+    """Of numbers of images [N], and the mean's standard error; one image has none."""
+    several = len(values) > 1
+    error = float(np.std(values, ddof=1) / math.sqrt(len(values))) if several else None
+    return float(np.mean(values)), error

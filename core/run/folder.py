@@ -150,12 +150,12 @@ class RunFolder(contextlib.ExitStack):
         self._events.add(prefix, record)
 
     def evaluated_before(self, fields: dict) -> dict | None:
-        """The images' numbers {name: [N]} of an evaluation that agrees in all of these
-        fields, `file` with the numbers among them."""
+        """The images' numbers {name: [N]} of the last evaluation that agrees in all of
+        these fields."""
         with contextlib.suppress(UserError):  # one that is damaged is no reason to end
-            for record in metrics.read(self.path / "evaluations.jsonl"):
+            for record in reversed(metrics.read(self.path / "evaluations.jsonl")):
                 if fields.items() <= record.items():
-                    return files.read_arrays(self.path / fields["file"])
+                    return files.read_arrays(self.path / record.get("file", ""))
         return None
 
     def how_to_go_on(self, *changed: str) -> str:

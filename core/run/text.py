@@ -20,10 +20,12 @@ ADVICE = {  # errors of the system -> what can be done about them
     (errno.EEXIST, errno.ENOTDIR, errno.ENOENT): "; expected a place for a folder: "
     "choose another --run_dir",
 }
+AMONG_RUNS = "another --run_dir", "others for --runs"  # --mode=compare has no folder
 LARGE = {  # what takes memory, by mode
     "train": "smaller sizes, or a smaller --batch_size or --num_samples",
     "evaluate": "fewer --evaluation_images, or a run of smaller sizes",
     "generate": "a smaller --num_images",
+    "compare": "fewer --runs",
 }
 
 
@@ -36,7 +38,7 @@ def explain(error: Exception, mode: str) -> str:
         if getattr(error, "errno", None) in numbers:
             resume = " (with --resume=auto)" * (mode == "train")
             message += advice.format(resume=resume)
-    return message
+    return message if mode != "compare" else message.replace(*AMONG_RUNS)
 
 
 def farewell(mode: str) -> str:

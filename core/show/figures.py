@@ -170,6 +170,23 @@ def learning_curves(path: Path, records: list[dict], unit: str) -> None:
     _save(figure, path)
 
 
+def comparison(path: Path, loss: str, models: dict) -> None:
+    """Of models {name: (means, one a seed; paired difference from the first, and its
+    standard error)}: the means, and the differences with twice their error."""
+    figure = Figure(figsize=(12, 1.5 + 0.4 * len(models)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for row, (means, paired, error) in enumerate(models.values()):
+        left.plot(means, [row] * len(means), "o", color=PALETTE[0])
+        right.errorbar(paired, row, xerr=2 * (error or 0), fmt="o", color=PALETTE[2])
+    left.set(title=f"{loss}, a point for each seed", xlabel="nats an image")
+    right.set(title="paired difference from the first, +- 2 errors", xlabel="nats")
+    left.set_yticks(range(len(models)), models, parse_math=False)
+    left.invert_yaxis()
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+    _save(figure, path)
+
+
 def reconstructions(path: Path, kind: str, images, labels, z_mean, decode) -> None:
     """Some of N images of a `kind`, such as "test", over what a model makes of them.
 

@@ -44,8 +44,9 @@ EVALUATION = {
 # --- Errors ---------------------------------------------------------------------------
 
 
-MODES = ("train", "evaluate", "generate")
+MODES = ("train", "evaluate", "generate", "compare")
 every_mode = pytest.mark.parametrize("mode", MODES)
+OTHER = dict.fromkeys(MODES, "another --run_dir") | {"compare": "others for --runs"}
 
 
 @every_mode
@@ -58,6 +59,7 @@ TAKES_MEMORY = {  # mode -> flags that would help, of those that it has
     "train": {"--batch_size", "--num_samples"},
     "evaluate": {"--evaluation_images"},
     "generate": {"--num_images"},
+    "compare": {"--runs"},
 }
 
 
@@ -74,7 +76,7 @@ def test_a_lack_of_memory_is_said_with_what_takes_it(error, mode):
     found = text.explain(error, mode)
     assert found.startswith("out of memory: choose ") and "\n" not in found
     assert set(re.findall(r"--\w+", found)) == TAKES_MEMORY[mode]
-    assert ("smaller sizes" in found) == (mode != "generate")
+    assert ("smaller sizes" in found) == (mode in ("train", "evaluate"))
 
 
 @every_mode
@@ -106,7 +108,7 @@ def test_who_may_not_write_or_read_is_not_sent_to_make_room(name, mode):
     found = text.explain(system_error(number), mode)
     assert os.strerror(number) in found and "'runs/first'; what was saved" in found
     assert "intact: expected a place that may be read and written" in found
-    assert found.endswith("change its permissions, or choose another --run_dir")
+    assert found.endswith(f"change its permissions, or choose {OTHER[mode]}")
     assert "room" not in found
 
 
@@ -115,7 +117,7 @@ def test_who_may_not_write_or_read_is_not_sent_to_make_room(name, mode):
 def test_a_place_for_no_folder_is_said(name, mode):
     found = text.explain(system_error(getattr(errno, name)), mode)
     assert "'runs/first'; expected a place for a folder" in found
-    assert found.endswith("choose another --run_dir")
+    assert found.endswith(f"choose {OTHER[mode]}")
 
 
 @every_mode

@@ -277,3 +277,20 @@ def test_one_class_alone_goes_to_itself(tmp_path, rows_drawn):
     labels, z_mean = np.full(3, 4), np.zeros([3, 1])
     figures.interpolations(tmp_path / "x.png", "test", images, labels, z_mean, decode)
     assert rows_drawn[0][3] == ["4 to 4"]
+
+
+def test_a_comparison_shows_each_seed_and_each_error(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path: kept.append(figure))
+    models = {
+        "a$b$": (np.array([3.0, 4.0]), 0.0, 0.0),
+        "c": (np.array([9.0]), 2.0, 0.5),
+    }
+    figures.comparison(tmp_path / "plot.png", "-ELBO", models)
+    left, right = kept[0].axes
+    assert [[*line.get_xdata()] for line in left.lines] == [[3, 4], [9]]
+    assert [label.get_text() for label in left.get_yticklabels()] == [*models]
+    assert left.yaxis.get_inverted() and "-ELBO" in left.get_title()
+    assert [line.get_xdata()[0] for line in right.lines] == [0, 2]
+    ends = [bar.get_segments()[0][:, 0].tolist() for bar in right.collections]
+    assert ends == [[0, 0], [1, 3]]  # two standard errors to either side
