@@ -32,7 +32,7 @@ from core.progress import complain, say
 from core.run import text
 from core.run.folder import NoFolder, RunFolder
 from core.run.screen import Screen
-from core.show import comparison, gallery, report
+from core.show import comparison, film, gallery, page, report
 from core.training import adam, estimators, failure, objective, schedules
 from core.training import state as states
 
@@ -40,6 +40,7 @@ MODES = {  # how a run ends in each mode, and the group of settings which that t
     "train": (report.evaluate, "evaluation"),
     "evaluate": (report.evaluate, "evaluation"),
     "generate": (gallery.generate, "show"),
+    "report": (page.make, "evaluation"),
 }
 
 
@@ -156,6 +157,7 @@ def train(model, state, data, settings, folder=None, stop=None) -> None:
                 values = record.values()
                 failure.expect_finite(values, state, squares, adam_settings, folder)
                 folder.add_epoch(record)
+                film.add_frame(model, state.weights, folder, number + 1, settings.run)
                 screen.say(text.epoch_line(record, epochs))
             due = (number + 1) % settings.run.checkpoint_every == 0
             if due or done == total or stop.signal:

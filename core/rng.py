@@ -23,8 +23,8 @@ class Stream(enum.IntEnum):
     SHUFFLE = 1  # index: the epoch
     BINARIZE = 2  # index: 0 for the static draw, epoch + 1 for a dynamic one
     POSTERIOR = 3  # index: 0; row: the step
-    EVALUATE = 4  # index: 2 * split for its pixels, 2 * split + 1 for its z
-    SAMPLE = 5  # index: 0 for the figures, 1 for --mode=generate, 2 for a prior
+    EVALUATE = 4  # index: 2 * split for its pixels, 2 * split + 1 for its z; 6: surgery
+    SAMPLE = 5  # index: 0 figures, 1 --mode=generate, 2 a prior, 3 a page
     SYNTHETIC = 6  # index: which property of the built-in digits
     LIKELIHOOD = 7  # index: the split; lane: group of images; row: group of samples
 

@@ -43,8 +43,9 @@ class Run:
     """Where a run is kept, and how the program goes about it."""
 
     mode: str = choice(
-        "train evaluate generate compare",
-        "Train a model, evaluate it, draw digits from it, or compare several.",
+        "train evaluate generate report compare",
+        "Train a model, evaluate it, draw digits from it, make a page of its run, or "
+        "compare several.",
     )
     run_dir: str = folder("checkpoints/default", "Folder of all that a run leaves.")
     resume: str = choice(
@@ -64,6 +65,7 @@ class Run:
     checkpoint_every: int = whole(1, "Epochs between two checkpoints.")
     keep_checkpoints: int = whole(3, "How many of the newest checkpoints are kept.")
     figures: bool = switch(True, "Draw figures at the end; --nofigures draws none.")
+    film: bool = switch(False, "Make a film of epochs 1, 2, 3, 5, 8, ... at the end.")
 
 
 @_record
@@ -204,6 +206,7 @@ MODES = {  # which groups of settings, or some of a group, a mode uses
     "train": "run data model training objective adam evaluation".split(),
     "evaluate": "mode run_dir seed jit eager figures data model evaluation".split(),
     "generate": "mode run_dir seed jit eager model num_images digit".split(),
+    "report": "mode run_dir seed jit eager data model evaluation".split(),
     "compare": "mode seed evaluation runs".split(),
 }
 FIELDS = {f.name: f for group in Settings() for f in dataclasses.fields(group)}

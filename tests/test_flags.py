@@ -34,7 +34,7 @@ def test_the_defaults_are_those_of_the_settings(parse):
 OTHER_VALUES = {  # of every setting, one that is not its default
     **dict(mode="evaluate", run_dir="a", resume="never", start_from="b", seed=1),
     **dict(jit=False, eager=True, checkpoint_every=2, keep_checkpoints=4),
-    **dict(figures=False, dataset="synthetic", validation_size=6),
+    **dict(figures=False, film=True, dataset="synthetic", validation_size=6),
     **dict(binarization="static", epochs=7, batch_size=8, architecture="conv"),
     **dict(hidden_sizes=(400, 30), filters=(5, 6), latent_dim=3, stochastic_layers=2),
     **dict(latent_dims=(9, 4), upper_hidden_sizes=(11,), conditional=True),
@@ -108,7 +108,8 @@ def test_a_recipe_trains_in_a_folder_of_its_own(parse, name):
     settings, _ = parse(f"--flagfile={RECIPES[name]}")
     assert settings.run.run_dir == f"checkpoints/{name}"
     assert settings.run.mode == "train" and settings.data.dataset == "mnist"
-    assert settings.evaluation.importance_samples == (0 if name == "conv" else 5000)
+    without = name in ("conv", "best_dense_1h_start")  # no -log p(x) is asked of these
+    assert settings.evaluation.importance_samples == (0 if without else 5000)
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -350,15 +351,16 @@ def titles(text):
 def test_help_says_which_modes_use_what(monkeypatch):
     """As the table has it that also refuses what a mode does not use."""
     found = dict(titles(flags.help_text()))
-    assert found["Data"] == "train, evaluate"
-    assert found["Evaluation"] == "train, evaluate, compare"
+    assert found["Data"] == "train, evaluate, report"
+    assert found["Evaluation"] == "train, evaluate, report, compare"
     assert found["Training"] == found["Objective"] == found["Adam"] == "train"
-    assert found["Model"] == "train, evaluate, generate"
-    assert found["Run"] == "train, evaluate, generate, compare"
+    assert found["Model"] == "train, evaluate, generate, report"
+    assert found["Run"] == "train, evaluate, generate, report, compare"
     assert found["Show"] == "generate, compare"
     modes = settings_of.MODES
     monkeypatch.setitem(modes, "evaluate", (*modes["evaluate"], "digit", "adam"))
     monkeypatch.setitem(modes, "generate", ("mode", "num_images"))
     found = dict(titles(flags.help_text()))
     assert found["Show"] == "evaluate, generate, compare"
-    assert found["Adam"] == found["Model"] == "train, evaluate"
+    assert found["Adam"] == "train, evaluate"
+    assert found["Model"] == "train, evaluate, report"

@@ -159,7 +159,7 @@ def test_every_number_has_bounds():
 
 
 CHOICES = {
-    "mode": (Run, "train evaluate generate compare"),
+    "mode": (Run, "train evaluate generate report compare"),
     "resume": (Run, "auto never required"),
     "dataset": (Data, "auto mnist fashion_mnist synthetic"),
     "binarization": (Data, "dynamic static threshold none"),
@@ -198,7 +198,7 @@ def test_sizes_are_a_tuple_of_positive_whole_numbers(name):
             Model(**{name: value})
 
 
-SWITCHES = {"jit": Run, "eager": Run, "figures": Run}
+SWITCHES = {"jit": Run, "eager": Run, "figures": Run, "film": Run}
 SWITCHES |= {"conditional": Model, "bfloat16": Evaluation}
 
 

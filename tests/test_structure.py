@@ -32,7 +32,10 @@ ASSIGNED = {
     *(("loop.py", name) for name in ("state.step", "state.totals")),
 }
 LONGEST_MODULE, LONGEST_FUNCTION, MOST_ARGUMENTS = 260, 40, 6
-LONGER = {"loop.py train": 66}  # lines
+LONGER = {
+    "core/settings.py": 330,  # a table: the more there is to set, the longer
+    "loop.py train": 67,
+}
 MORE_ARGUMENTS = {"core/training/adam.py update": 8}  # Adam's own letters
 WITHOUT_TESTS = {"core/errors.py"}  # there is nothing in it that could break
 TOP_LEVEL = "README.md requirements.txt flags.py loop.py core tests checkpoints".split()

@@ -102,16 +102,19 @@ def evaluate_chunk(model, weights, pixels, labels, noise):
 
 def encode(model, weights, split) -> np.ndarray:
     """The posterior means of z [N, D], of the layer next to the image."""
-    starts = range(0, len(split.pixels), numerics.CHUNK)
-    return np.concatenate(
-        [
-            encode_chunk(model, weights, *chunk_of(model, split, i, numerics.CHUNK))
-            for i in starts
-        ]
-    )
+    return posteriors(model, weights, split)[0]
+
+
+def posteriors(model, weights, split) -> list[np.ndarray]:
+    """Means and log variances of q(z|x) [N, D], of the layer next to the image."""
+    parts = [
+        encode_chunk(model, weights, *chunk_of(model, split, i, numerics.CHUNK))
+        for i in range(0, len(split.pixels), numerics.CHUNK)
+    ]
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 @tf.function(reduce_retracing=True, autograph=False)
 def encode_chunk(model, weights, pixels, labels):
-    """Posterior means [B, D]."""
-    return model.encode(weights, *batches.to_batch(pixels, labels))[0]
+    """Posterior means and log variances [B, D]."""
+    return model.encode(weights, *batches.to_batch(pixels, labels))

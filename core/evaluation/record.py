@@ -32,6 +32,11 @@ class Evaluated(NamedTuple):
     z_mean: np.ndarray  # [N, D], of the layer next to the image
     images: dict[str, np.ndarray]  # distortion, rate, log_p if asked: of each, [N]
 
+    @property
+    def kind(self) -> str:
+        """What the images are, such as "binarized test"."""
+        return "binarized " * (self.split.pixels.dtype == bool) + self.record["split"]
+
 
 @numerics.full_precision()
 def evaluation(model, weights, data, run_settings, settings, known=None) -> Evaluated:

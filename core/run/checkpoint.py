@@ -22,6 +22,7 @@ TF_LIST = "checkpoint"  # for `tf.train.latest_checkpoint`; nothing here reads i
 PART = re.compile(r"ckpt-(\d+)\.(index|data-\d+-of-\d+|json)")
 PARTIAL = ("*.json.partial", f"{METRICS}.partial", f"{TF_LIST}.partial")
 PARTIAL += ("figures/*.partial", "figures/*/*.partial", "evaluations/*.partial")
+PARTIAL += ("film/*.partial",)
 
 
 def make_saver(state) -> tf.train.Checkpoint:

@@ -92,8 +92,8 @@ def write_arrays(path: Path, arrays: dict) -> None:
 def read_arrays(path: Path) -> dict | None:
     """What `write_arrays` wrote; None if it is not there, or damaged."""
     try:
-        with np.load(path) as file:
-            return dict(file)
+        with open(path, "rb") as file, np.load(file) as arrays:
+            return dict(arrays)
     except (OSError, ValueError, zipfile.BadZipFile, EOFError):
         return None
 

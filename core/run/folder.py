@@ -14,7 +14,7 @@ from core.run import checkpoint, config, files, metrics, process, program, start
 class NoFolder:
     """A run that is kept nowhere but in memory, as in a notebook."""
 
-    path, seconds = "in memory", 0.0
+    path, seconds, frames = "in memory", 0.0, None
 
     def add_epoch(self, record: dict) -> None:
         """Keep no record."""
@@ -35,6 +35,7 @@ class RunFolder(contextlib.ExitStack):
         super().__init__()
         self.path, self._settings = Path(settings.run_dir), settings
         self.metrics = self.path / checkpoint.METRICS  # the records of epochs
+        self.frames = self.path / "film"
         self.past, self.seconds = None, 0.0  # of training in the checkpoint's epoch
         self._saver = self._state = self._saved = self._events = None
         self.recorded = expect_own(settings)  # before a lock is put into another's

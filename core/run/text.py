@@ -26,6 +26,7 @@ LARGE = {  # what takes memory, by mode
     "evaluate": "fewer --evaluation_images, or a run of smaller sizes",
     "generate": "a smaller --num_images",
     "compare": "fewer --runs",
+    "report": "fewer --evaluation_images, or a run of smaller sizes",
 }
 
 
@@ -101,7 +102,14 @@ def epoch_line(record: dict, epochs: int) -> str:
 
 
 def summary(record: dict, of_images: int, latent_dims, seconds: float) -> str:
-    """An evaluation's record of evaluations.jsonl, after `seconds` of training.
+    """The `summary_lines`, one below the other."""
+    lines = summary_lines(record, of_images, latent_dims, seconds)
+    return "\n".join(f"{name:<13} {text}" for name, text in lines.items())
+
+
+def summary_lines(record: dict, of_images: int, latent_dims, seconds: float) -> dict:
+    """{name: text} of an evaluation's record of evaluations.jsonl, after `seconds` of
+    training.
 
     `of_images` are those of the split, of which a part or all were evaluated;
     `latent_dims` are of each layer.
@@ -118,7 +126,7 @@ def summary(record: dict, of_images: int, latent_dims, seconds: float) -> str:
     samples = record.get("kl_samples", 0)
     estimated = f", estimated by {samples} samples an image" * (samples > 0)
     active = " and ".join(f"{active} of {all}" for active, all in units)
-    lines = {
+    return {
         "Data set": f"{record['dataset']}{built_in}, {images:,}{part} {split} images",
         "Binarization": f"{binarization}{seed}",
         title: f"{loss:.2f} {unit(binarization)}{bound * given}",
@@ -132,7 +140,6 @@ def summary(record: dict, of_images: int, latent_dims, seconds: float) -> str:
         "Trained": _trained(record, seconds),
         "Evaluated": f"in {record['seconds']:.1f} s",
     }
-    return "\n".join(f"{name:<13} {text}" for name, text in lines.items())
 
 
 def _likelihood(record: dict) -> dict:

@@ -43,16 +43,21 @@ def prior_samples(model, weights, key, labels, rows) -> np.ndarray:
     return pixel_means(model.sample(weights, noise, one_hot(model, labels)))
 
 
-def draw_samples(path: Path, model, weights, seed: int) -> None:
-    """Ten by ten draws from the prior; one z a row and one class a column, if the model
-    is conditional."""
+def sample_rows(model, weights, seed: int) -> np.ndarray:
+    """Ten by ten draws from the prior [10, 10, 28, 28]; one z a row and one class a
+    column, if the model is conditional."""
     rows, columns = np.divmod(np.arange(100), 10)
     key = rng.key(seed, rng.Stream.SAMPLE, 0)
     styles = rows if model.conditional else np.arange(100)
     samples = prior_samples(model, weights, key, columns, styles)
+    return samples.reshape(10, 10, SIDE, SIDE)
+
+
+def draw_samples(path: Path, model, weights, seed: int) -> None:
+    """The picture of `sample_rows`."""
     title = "Pixel means of samples from the prior"
     title += ": one z a row, one class a column" if model.conditional else ""
-    figures.image_rows(path, title, samples.reshape(10, 10, SIDE, SIDE))
+    figures.image_rows(path, title, sample_rows(model, weights, seed))
 
 
 def draws(prior, weights, seed: int) -> np.ndarray:
@@ -75,7 +80,7 @@ def manifold_points(prior, weights, seed: int):
         return prior.sample(weights, noise), x, y, where, "z" if prior.exact_kl else "e"
     ends = np.quantile(draws(prior, weights, seed), [0.005, 0.995], axis=0)
     x, y = np.linspace(*ends, figures.MANIFOLD_SIDE).T
-    return figures.grid(x, y), x, y, "over the central 99 % of the prior", "z"
+    return figures.grid(x, y), x, y, "within the central 99 % of the prior", "z"
 
 
 def draw_pseudo_inputs(path: Path, model, weights) -> None:
@@ -94,15 +99,17 @@ def draw_pseudo_inputs(path: Path, model, weights) -> None:
     figures.image_rows(path, f"{title}pseudo-inputs of the prior", rows, names)
 
 
+def images_of(split, rows) -> np.ndarray:
+    """Some images of a `Split`, [n, 28, 28] in [0, 1]."""
+    x, _ = batches.to_batch(tf.gather(split.pixels, rows))
+    return x.numpy().reshape(-1, SIDE, SIDE)
+
+
 def drawings(model, weights, evaluated) -> dict:
     """{name of a picture: function that draws it to a path}, of the images in a
     `record.Evaluated`, of samples, and of a latent space of two dimensions."""
     record, split, z_mean, _ = evaluated
-    kind, labels = record["split"], split.labels.numpy()
-
-    def images(rows):
-        pixels = tf.gather(split.pixels, rows)
-        return batches.to_batch(pixels)[0].numpy().reshape(-1, SIDE, SIDE)
+    kind, labels = evaluated.kind, split.labels.numpy()
 
     def decoded(z, labels):
         return decode(model, weights, z, labels)
@@ -120,7 +127,8 @@ def drawings(model, weights, evaluated) -> dict:
         z, *axes = manifold_points(model.prior, weights, record["seed"])
         figures.manifold(path, decoded(z, np.full(len(z), label)), *axes)
 
-    shown, flat = (kind, images, labels, z_mean, decoded), model.latent_dims == (2,)
+    flat, images = model.latent_dims == (2,), partial(images_of, split)
+    shown = kind, images, labels, z_mean, decoded
     tasks = {
         "latent_space.png": draw_latent_space,
         "reconstructions.png": lambda p: figures.reconstructions(p, *shown),

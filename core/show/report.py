@@ -7,7 +7,7 @@ from core.errors import UserError
 from core.evaluation import record as records
 from core.progress import complain, say
 from core.run import files, program, text
-from core.show import figures, gallery
+from core.show import figures, film, gallery
 
 OF_TRAINING = ("objective", "num_samples", "estimator", "beta", "prior")
 
@@ -16,6 +16,25 @@ def evaluate(model, weights, data, folder, run_settings, settings) -> None:
     """Show, then write, then draw what a model with these weights reaches, as
     `settings.Evaluation` asks. What cannot be written or drawn costs itself alone; a
     UserError names it at the end."""
+    found = measure(model, weights, data, folder, run_settings, settings)
+    evaluated, _, drawings, path = found
+    record = evaluated.record
+    numbers = folder.path / record["file"]
+    tasks = {record["file"]: partial(files.write_arrays, numbers, evaluated.images)}
+    tasks["evaluations.jsonl"] = partial(folder.add_evaluation, record)
+    if run_settings.figures:
+        say("Drawing figures")
+        tasks |= {name: partial(draw, path / name) for name, draw in drawings.items()}
+    if run_settings.film:
+        to, seed = folder.path / "figures" / "film.gif", run_settings.seed
+        tasks["film.gif"] = partial(film.make, to, model, weights, folder, seed)
+    _do_each(tasks, folder.path)
+
+
+def measure(model, weights, data, folder, run_settings, settings):
+    """Evaluate as `settings.Evaluation` asks, and say it -> (`Evaluated`, whose record
+    also tells of the run, the summary's lines, `gallery.drawings` and the learning
+    curves, the folder for them)."""
     kind, where = settings.evaluation_split, _weights_of(folder)
     say(f"Evaluating on {kind} images")
     there = data.record[f"{kind}_images"]
@@ -37,22 +56,19 @@ def evaluate(model, weights, data, folder, run_settings, settings) -> None:
         record["kl_weight"] = history[-1]["kl_weight"]
     record["file"] = asked["file"]
     seconds = sum(epoch["seconds"] for epoch in history)
-    say(text.summary(record, there, model.latent_dims, seconds))
-    numbers = folder.path / record["file"]
-    tasks = {record["file"]: partial(files.write_arrays, numbers, evaluated.images)}
-    tasks["evaluations.jsonl"] = partial(folder.add_evaluation, record)
-    if run_settings.figures:
-        say("Drawing figures")
-        drawings = gallery.drawings(model, weights, evaluated)
-        if history:
-            drawings["learning_curves.png"] = lambda path: figures.learning_curves(
-                path, history, text.unit(data.binarization)
-            )
-        # The run's own are of all test images, or follow training.
-        own = run_settings.mode == "train" or (kind, images) == ("test", there)
-        path = folder.path / "figures" / ("" if own else f"{kind}_{images}")
-        tasks |= {name: partial(draw, path / name) for name, draw in drawings.items()}
-    _do_each(tasks, folder.path)
+    summary = record, there, model.latent_dims, seconds
+    say(text.summary(*summary))
+    # The run's own pictures are of all test images, or follow training.
+    own = run_settings.mode == "train" or (kind, images) == ("test", there)
+    path = folder.path / "figures" / ("" if own else f"{kind}_{images}")
+    evaluated = evaluated._replace(record=record)
+    drawings, unit = {}, text.unit(data.binarization)
+    if history:
+        drawings["learning_curves.png"] = lambda path: figures.learning_curves(
+            path, history, unit
+        )
+    drawings |= gallery.drawings(model, weights, evaluated)
+    return evaluated, text.summary_lines(*summary), drawings, path
 
 
 def _weights_of(folder) -> dict:

@@ -2,7 +2,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.contour import ContourSet
 from matplotlib.image import imread
 
@@ -68,8 +68,15 @@ def test_principal_components_find_the_directions_of_most_variance():
         assert abs(np.corrcoef(points[:, i], scores[:, i])[0, 1]) > 0.99
 
 
-def test_the_palette_has_ten_colors():
-    assert len(set(figures.PALETTE)) == 10
+def test_digits_that_look_alike_have_colors_that_do_not():
+    """In grey too: the CIE lightness of the ten colors is from 38 to 83."""
+    colors = np.array([to_rgb(color) for color in figures.PALETTE])
+    assert len({*figures.PALETTE}) == 10
+    linear = np.where(colors < 0.04, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
+    lightness = 116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16
+    for a, b in ((3, 8), (5, 7), (4, 9), (7, 9), (3, 5), (5, 8)):
+        assert abs(lightness[a] - lightness[b]) > 15, (a, b)
+        assert np.linalg.norm(colors[a] - colors[b]) > 0.45, (a, b)
 
 
 HISTORY = [
@@ -124,15 +131,40 @@ def test_a_class_has_its_color_whatever_others_are_there(tmp_path, monkeypatch):
     assert to_hex(colors[0]) == figures.PALETTE[9]
 
 
-def test_a_class_is_named_where_it_outnumbers_the_others():
-    """Its points are half among others, half on their own."""
-    mine = np.arange(90) < 60
-    points = RANDOM.uniform(size=[90, 2])
-    points[:30] += [5, 9]
-    position = figures.label_position(points, mine, cells=4)
-    assert np.all(np.abs(position - [5.5, 9.5]) < 0.6)
-    same = np.zeros([3, 2])
-    assert figures.label_position(same, np.arange(3) == 1).shape == (2,)
+def test_a_class_is_named_where_it_is_densest_of_where_it_leads():
+    """It is denser still among the points of another, and it has an outlier."""
+    random = np.random.default_rng(1)
+
+    def spot(at, count):
+        return at + 0.1 * random.standard_normal([count, 2])
+
+    points = [spot((0, 0), 300), spot((0, 0), 280), spot((4, 4), 100), [(9, -9)]]
+    labels = np.repeat([3, 8, 8, 8], [300, 280, 100, 1])
+    found = figures.label_positions(np.concatenate(points), labels)
+    assert list(found) == [8]  # 3 has no more than 1.07 times as many anywhere
+    assert np.linalg.norm(found[8] - (4, 4)) < 0.6
+
+
+def test_a_class_that_leads_at_an_outlier_alone_has_no_name():
+    points = np.concatenate([np.zeros([90, 2]), [[5.0, 5.0]]])
+    labels = np.repeat([4, 9, 4], [40, 50, 1])
+    assert list(figures.label_positions(points, labels)) == [9]
+
+
+def test_names_of_classes_do_not_overlap():
+    """They are two cells apart at least, whatever mixes."""
+    for classes in (10, 3):
+        points = RANDOM.standard_normal([3000, 2])
+        labels = (points[:, 0] * 9).astype(int) % classes
+        found = np.array([*figures.label_positions(points, labels).values()])
+        cell = np.ptp(points, axis=0) / 24
+        apart = (np.abs(found[:, None] - found) / cell).max(axis=-1)
+        assert len(found) > 1 and np.all(apart[~np.eye(len(found), dtype=bool)] > 1.9)
+
+
+def test_points_that_are_all_one_have_a_name_there():
+    found = figures.label_positions(np.full([3, 2], 7.0), np.arange(3) // 3)
+    np.testing.assert_allclose(found[0], 7)
 
 
 def test_the_latent_space_says_what_it_projects(tmp_path, monkeypatch):
@@ -194,22 +226,59 @@ def test_without_a_prior_there_are_no_contours(lines):
         assert paths == [] and not any("prior" in text for text in texts)
 
 
-def test_learning_curves_show_the_parts_of_every_epoch(tmp_path, monkeypatch):
+def curves(monkeypatch, history):
+    """The axes of learning curves that are not saved."""
     drawn = []
     monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure))
-    figures.learning_curves(tmp_path / "x.png", HISTORY, "nats an image")
+    figures.learning_curves("x.png", history, "nats an image")
+    return drawn[0].axes
+
+
+def test_learning_curves_show_the_parts_of_every_epoch(monkeypatch):
     for axes, title, values in zip(
-        drawn[0].axes,
+        curves(monkeypatch, HISTORY),
         ("distortion + rate", "distortion", "rate"),
         ([18.0, 9.0], [9.0, 4.5], [9.0, 4.5]),
         strict=True,
     ):
-        assert axes.get_title() == title and axes.get_ylabel() == "nats an image"
+        assert axes.get_title() == title
         lines = {line.get_label(): line for line in axes.get_lines()}
         assert list(lines) == ["train", "validation"]
         for line in lines.values():
             np.testing.assert_array_equal(line.get_xdata(), [1, 2])
             np.testing.assert_array_equal(line.get_ydata(), values)
+
+
+def test_learning_curves_name_their_unit_once(monkeypatch):
+    names = [axes.get_ylabel() for axes in curves(monkeypatch, HISTORY)]
+    assert names == ["nats an image", "", ""]
+
+
+HIGH_FIRST = [
+    {"epoch": e, "train_distortion": d, "train_rate": 2.0, "validation_rate": 1.0,
+     "validation_distortion": d + off}
+    for e, d, off in ((1, 500.0, 1), (2, 100.0, 1), (3, 98.0, -1))
+]  # fmt: skip
+
+
+def test_limits_are_those_from_the_second_epoch_on(monkeypatch):
+    low, high = curves(monkeypatch, HIGH_FIRST)[1].get_ylim()
+    assert 95 < low < 97 and 101 < high < 103
+    low, high = curves(monkeypatch, HIGH_FIRST[:1])[1].get_ylim()
+    assert low < 500 and high > 501  # of a single epoch, its own
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_the_last_value_stands_at_the_end_of_its_line(monkeypatch, same):
+    """The higher above the lower; neither on the other where they are equal."""
+    last = HIGH_FIRST[-1] | ({"validation_distortion": 98.0} if same else {})
+    axes = curves(monkeypatch, [*HIGH_FIRST[:-1], last])[1]
+    train, validation = axes.texts
+    assert train.get_text() == "98.00" and train.xy == (3, 98)
+    assert validation.get_text() == ("98.00" if same else "97.00")
+    assert (train.get_va(), validation.get_va()) == ("bottom", "top")
+    for text, line in zip(axes.texts, axes.get_lines(), strict=True):
+        assert text.get_color() == line.get_color()
 
 
 # --- Images beside what a model makes of them -----------------------------------------

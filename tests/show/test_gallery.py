@@ -209,7 +209,7 @@ def test_the_manifold_of_a_mixture_is_where_its_draws_are(
     model, weights = learned(prior)
     draw_manifolds(model, weights, digits, tmp_path)
     found, x, y, where, name = manifolds["manifold.png"]
-    assert (where, name) == ("over the central 99 % of the prior", "z")
+    assert (where, name) == ("within the central 99 % of the prior", "z")
     noise = np.random.default_rng(0).standard_normal([50_000, 3])
     draws = model.prior.sample(weights, tf.constant(noise, tf.float32)).numpy()
     for axis, along in ((x, draws[:, 0]), (y, draws[:, 1])):
@@ -335,12 +335,12 @@ def test_images_are_shown_as_they_were_evaluated(
     np.testing.assert_allclose(log_prior(np.zeros([1, 2])), -np.log(2 * np.pi), 1e-6)
     noise = rng.normal(rng.key(5, rng.Stream.SAMPLE, 2), [10_000, 2])
     np.testing.assert_array_equal(draws, noise)
-    assert path == to and kind == "test"
+    assert path == to and kind == "binarized " * (not grey) + "test"
     np.testing.assert_array_equal(z_mean, given.z_mean)
     np.testing.assert_array_equal(labels, digits[1].labels[:40])
     for name in ("reconstructions", "interpolations"):
         path, kind, images, labels, z_mean, decode = seen[name]
-        assert path == to and kind == "test"
+        assert path == to and kind == "binarized " * (not grey) + "test"
         np.testing.assert_array_equal(labels, digits[1].labels[:40])
         np.testing.assert_array_equal(z_mean, given.z_mean)
         expected = digits[1].images[[5, 1]]

@@ -14,8 +14,8 @@ from core.settings import Objective, Settings, values_of
 from core.show import figures, gallery, report
 
 PICTURES = (
-    *("latent_space.png", "reconstructions.png", "interpolations.png", "manifold.png"),
-    *("samples.png", "learning_curves.png"),
+    *("learning_curves.png", "latent_space.png", "reconstructions.png"),
+    *("interpolations.png", "manifold.png", "samples.png"),
 )
 
 
