@@ -32,7 +32,7 @@ from core.progress import complain, say
 from core.run import text
 from core.run.folder import NoFolder, RunFolder
 from core.run.screen import Screen
-from core.show import comparison, film, gallery, page, report
+from core.show import comparison, explorer, film, gallery, page, report
 from core.training import adam, estimators, failure, objective, schedules
 from core.training import state as states
 
@@ -41,6 +41,7 @@ MODES = {  # how a run ends in each mode, and the group of settings which that t
     "evaluate": (report.evaluate, "evaluation"),
     "generate": (gallery.generate, "show"),
     "report": (page.make, "evaluation"),
+    "explore": (explorer.explore, "show"),
 }
 
 

@@ -43,9 +43,9 @@ class Run:
     """Where a run is kept, and how the program goes about it."""
 
     mode: str = choice(
-        "train evaluate generate report compare",
-        "Train a model, evaluate it, draw digits from it, make a page of its run, or "
-        "compare several.",
+        "train evaluate generate report explore compare",
+        "Train a model, evaluate it, draw digits from it, make a page of its run or "
+        "one to explore it, or compare several.",
     )
     run_dir: str = folder("checkpoints/default", "Folder of all that a run leaves.")
     resume: str = choice(
@@ -207,6 +207,7 @@ MODES = {  # which groups of settings, or some of a group, a mode uses
     "evaluate": "mode run_dir seed jit eager figures data model evaluation".split(),
     "generate": "mode run_dir seed jit eager model num_images digit".split(),
     "report": "mode run_dir seed jit eager data model evaluation".split(),
+    "explore": "mode run_dir seed jit eager data model".split(),
     "compare": "mode seed evaluation runs".split(),
 }
 FIELDS = {f.name: f for group in Settings() for f in dataclasses.fields(group)}

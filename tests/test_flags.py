@@ -351,11 +351,11 @@ def titles(text):
 def test_help_says_which_modes_use_what(monkeypatch):
     """As the table has it that also refuses what a mode does not use."""
     found = dict(titles(flags.help_text()))
-    assert found["Data"] == "train, evaluate, report"
+    assert found["Data"] == "train, evaluate, report, explore"
     assert found["Evaluation"] == "train, evaluate, report, compare"
     assert found["Training"] == found["Objective"] == found["Adam"] == "train"
-    assert found["Model"] == "train, evaluate, generate, report"
-    assert found["Run"] == "train, evaluate, generate, report, compare"
+    assert found["Model"] == "train, evaluate, generate, report, explore"
+    assert found["Run"] == "train, evaluate, generate, report, explore, compare"
     assert found["Show"] == "generate, compare"
     modes = settings_of.MODES
     monkeypatch.setitem(modes, "evaluate", (*modes["evaluate"], "digit", "adam"))
@@ -363,4 +363,4 @@ def test_help_says_which_modes_use_what(monkeypatch):
     found = dict(titles(flags.help_text()))
     assert found["Show"] == "evaluate, generate, compare"
     assert found["Adam"] == "train, evaluate"
-    assert found["Model"] == "train, evaluate, report"
+    assert found["Model"] == "train, evaluate, report, explore"

@@ -159,7 +159,7 @@ def test_every_number_has_bounds():
 
 
 CHOICES = {
-    "mode": (Run, "train evaluate generate report compare"),
+    "mode": (Run, "train evaluate generate report explore compare"),
     "resume": (Run, "auto never required"),
     "dataset": (Data, "auto mnist fashion_mnist synthetic"),
     "binarization": (Data, "dynamic static threshold none"),
@@ -288,6 +288,7 @@ def test_a_mode_uses_what_its_work_depends_on():
     evaluate = shared | of_data | of_evaluation | {"figures"}
     assert settings.used_by("evaluate") == evaluate
     assert settings.used_by("generate") == shared | of_show
+    assert settings.used_by("explore") == shared | of_data
     assert settings.used_by("compare") == {"mode", "seed", "runs"} | of_evaluation
     assert settings.used_by("train") == {*settings.FIELDS} - of_show - {"runs"}
 

@@ -37,6 +37,7 @@ def mixture(latent_dim: int, components: int) -> Prior:
         noise_size=1 + latent_dim,
         kl=kl_by_samples,
         exact_kl=False,
+        parts=parts,
     )
 
 

@@ -22,6 +22,7 @@ class Prior(NamedTuple):
     kl: Callable
     exact_kl: bool  # whether that is a closed form, for each dimension by itself
     pseudo_inputs: Callable | None = None  # params -> those that it has [C, inputs]
+    parts: Callable | None = None  # params -> logits [C], means, log variances [C, D]
 
 
 def standard(latent_dim: int) -> Prior:
@@ -33,6 +34,7 @@ def standard(latent_dim: int) -> Prior:
         noise_size=latent_dim,
         kl=lambda mean, log_var, log_ratio: distributions.gaussian_kl(mean, log_var),
         exact_kl=True,
+        parts=lambda params: (tf.zeros([1]), *2 * [tf.zeros([1, latent_dim])]),
     )
 
 

@@ -68,4 +68,5 @@ def _vamp(latent_dim, components, init, pseudo_inputs, encode) -> Prior:
         kl=kl_by_samples,
         exact_kl=False,
         pseudo_inputs=pseudo_inputs,
+        parts=parts,
     )

@@ -27,6 +27,7 @@ LARGE = {  # what takes memory, by mode
     "generate": "a smaller --num_images",
     "compare": "fewer --runs",
     "report": "fewer --evaluation_images, or a run of smaller sizes",
+    "explore": "a run of smaller sizes",
 }
 
 

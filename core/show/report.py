@@ -7,7 +7,7 @@ from core.errors import UserError
 from core.evaluation import record as records
 from core.progress import complain, say
 from core.run import files, program, text
-from core.show import figures, film, gallery
+from core.show import explorer, figures, film, gallery
 
 OF_TRAINING = ("objective", "num_samples", "estimator", "beta", "prior")
 
@@ -24,6 +24,9 @@ def evaluate(model, weights, data, folder, run_settings, settings) -> None:
     tasks["evaluations.jsonl"] = partial(folder.add_evaluation, record)
     if run_settings.figures:
         say("Drawing figures")
+        if path.name == "figures":  # the run's own
+            of_page = model, weights, data, folder, record["split"]
+            drawings["explorer.html"] = lambda path: explorer.write(path, *of_page)
         tasks |= {name: partial(draw, path / name) for name, draw in drawings.items()}
     if run_settings.film:
         to, seed = folder.path / "figures" / "film.gif", run_settings.seed

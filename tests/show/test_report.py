@@ -11,11 +11,11 @@ from core.evaluation import record as records
 from core.model.build import build
 from core.run import files, program
 from core.settings import Objective, Settings, values_of
-from core.show import figures, gallery, report
+from core.show import explorer, figures, gallery, report
 
 PICTURES = (
     *("learning_curves.png", "latent_space.png", "reconstructions.png"),
-    *("interpolations.png", "manifold.png", "samples.png"),
+    *("interpolations.png", "manifold.png", "samples.png", "explorer.html"),
 )
 
 
@@ -86,6 +86,7 @@ def drawn(monkeypatch):
 
     for name in ("latent_space", "manifold", "image_rows", "learning_curves"):
         monkeypatch.setattr(figures, name, draw)
+    monkeypatch.setattr(explorer, "write", draw)
     return seen
 
 
@@ -167,10 +168,12 @@ PLACES = {  # mode, what is evaluated -> the folder within that of the figures
 def test_figures_of_some_images_have_a_folder_of_their_own(
     model, data, folder, drawn, mode, changes
 ):
-    """So that those of the whole run stay; but training has no others."""
+    """So that those of the whole run stay; but training has no others. The page to
+    explore is made of the whole alone."""
     evaluate(model, data, folder, run={"mode": mode}, **dict(changes))
-    path = folder.path / "figures" / PLACES[mode, changes]
-    assert drawn == dict.fromkeys(PICTURES, path)
+    place = PLACES[mode, changes]
+    made = {*PICTURES} - ({"explorer.html"} if place else set())
+    assert drawn == dict.fromkeys(made, folder.path / "figures" / place)
 
 
 def test_curves_need_the_parts_of_the_loss(model, data, digits, folder, drawn):
