@@ -1,6 +1,7 @@
 """The command line: an absl flag for every setting, and --help.
 
 Nothing else knows absl. Defaults, bounds and help are those of `core.settings`.
+absl's global flags, of which a notebook may have its own, are left alone.
 """
 
 import dataclasses
@@ -30,9 +31,10 @@ DEFINE = {  # by the type of the default, which each of them reads as text
     tuple: flags.DEFINE_list,
 }
 
+FLAGS = flags.FlagValues()
 for name, field in settings_of.FIELDS.items():
     define, default = DEFINE[type(field.default)], settings_of.as_text(field.default)
-    define(name, default, field.metadata["help"])
+    define(name, default, field.metadata["help"], flag_values=FLAGS)
 
 
 def parse(argv: list[str]) -> None:
@@ -41,11 +43,11 @@ def parse(argv: list[str]) -> None:
         say(help_text())
         sys.exit(0)
     for name in settings_of.FIELDS:  # an earlier run in this process may have set them
-        flags.FLAGS[name].unparse()
+        FLAGS[name].unparse()
     try:
         if {"--flagfile=", "-flagfile="} & set(argv):
             raise UserError("--flagfile=: expected the name of a file with flags")
-        rest = flags.FLAGS(argv)
+        rest = FLAGS(argv)
         if len(rest) > 1:
             raise UserError(f"unexpected {rest[1]!r}: every setting is a --flag=value")
         asked = settings()
@@ -58,7 +60,7 @@ def parse(argv: list[str]) -> None:
 
 def typed() -> set[str]:
     """The names of the flags that the user set."""
-    return {name for name in settings_of.FIELDS if flags.FLAGS[name].present}
+    return {name for name in settings_of.FIELDS if FLAGS[name].present}
 
 
 def settings() -> settings_of.Settings:
@@ -67,7 +69,7 @@ def settings() -> settings_of.Settings:
     Raises:
       UserError: a value cannot work.
     """
-    values = {name: flags.FLAGS[name].value for name in settings_of.FIELDS}
+    values = {name: FLAGS[name].value for name in settings_of.FIELDS}
     for name, value in values.items():
         if isinstance(value, list) and all(n.isdecimal() for n in value):
             values[name] = tuple(map(int, value))  # any other list is refused as it is
@@ -88,10 +90,10 @@ def help_text() -> str:
 
 def _help_line(field) -> str:
     name, default = field.name, settings_of.as_text(field.default)
-    flag = f"--{name}={default or 'FOLDER'}"
+    flag = f"--{name}={default or field.metadata['form']}"
     if isinstance(field.default, bool):
         flag = f"--[no]{name} (default: {'' if field.default else 'no'}{name})"
     elif choices := field.metadata["choices"]:
-        flag += f" ({' | '.join(choices)})"
+        flag += f" ({'|'.join(choices)})"
     wrapped = textwrap.fill(field.metadata["help"], 80)
     return f"  {flag}\n{textwrap.indent(wrapped, 6 * ' ')}"

@@ -32,7 +32,7 @@ from core.progress import complain, say
 from core.run import text
 from core.run.folder import NoFolder, RunFolder
 from core.run.screen import Screen
-from core.show import comparison, explorer, film, gallery, page, report
+from core.show import comparison, encode, explorer, export, film, gallery, page, report
 from core.training import adam, estimators, failure, objective, schedules
 from core.training import state as states
 
@@ -42,7 +42,10 @@ MODES = {  # how a run ends in each mode, and the group of settings which that t
     "generate": (gallery.generate, "show"),
     "report": (page.make, "evaluation"),
     "explore": (explorer.explore, "show"),
+    "encode": (encode.encode, "show"),
+    "export": (export.export, "model"),
 }
+WITHOUT_DATA = "generate", "encode", "export"
 
 
 def main(argv) -> int:
@@ -74,7 +77,7 @@ def run(asked, typed=frozenset(), stop=None) -> None:
         settings = consistency.going_on(folder.past, asked, typed)
         folder.expect_start(settings.model)
         data, ink = None, 0.5
-        if settings.run.mode != "generate":
+        if settings.run.mode not in WITHOUT_DATA or settings.show.interpolate:
             data = datasets.load(folder.data_settings(settings.data), say)
             folder.expect_data(data.record)
             ink = batches.mean_pixel(data.train.pixels)

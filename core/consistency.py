@@ -66,8 +66,22 @@ def _contradictions(settings: Settings, typed) -> dict:
         "--digit needs a run that was trained with --conditional": (
             show.digit >= 0 and not model.conditional
         ),
+        **_of_showing(run.mode, show, typed),
         "--evaluation_split=validation needs validation images, not "
         "--validation_size=0": not held_out,
+    }
+
+
+def _of_showing(mode: str, show, typed) -> dict:
+    """{reason: whether it holds}, of what is drawn or encoded."""
+    chosen = show.z, show.interpolate, typed & {"num_images", "temperature"}
+    needless = show.interpolate and show.digit >= 0
+    one, no_mode = sum(map(bool, chosen)), bool(show.images) != (mode == "encode")
+    return {
+        "--num_images and --temperature are of samples, --z and --interpolate of others"
+        ": leave out some": one > 1,
+        "--interpolate has its images' labels: leave out --digit": needless,
+        "--images is of --mode=encode, which needs it": no_mode,
     }
 
 

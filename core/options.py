@@ -2,14 +2,17 @@
 
 import dataclasses
 import os
+import re
 
 MAX_COUNT = 10**9
 TINY, HUGE, BELOW_ONE = 1.2e-38, 3.4e38, 0.9999999  # what float32 can tell
 
 
-def option(default, help: str, expected: str, works, choices=()):
-    """A field of a record: its default, its help, and which values work."""
+def option(default, help: str, expected: str, works, choices=(), form=""):
+    """A field of a record: its default, its help, which values work, and the form of
+    one where the default is none."""
     metadata = dict(help=help, expected=expected, works=works, choices=choices)
+    metadata["form"] = form
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -57,6 +60,15 @@ def sizes(default: tuple, help: str, count=None):
     return option(default, help, f"{count or ''} {expected}".strip(), works)
 
 
+def text(form: str, help: str, pattern: str):
+    """Text of a pattern, as in `form`, or none."""
+
+    def works(s):
+        return type(s) is str and bool(re.fullmatch(f"({pattern})?", s, re.ASCII))
+
+    return option("", help, f"text as in {form}", works, form=form)
+
+
 def switch(default: bool, help: str):
     """True or false."""
     return option(default, help, "true or false", lambda b: type(b) is bool)
@@ -76,7 +88,7 @@ def folder(default: str, help: str, without="*?[]\\"):
 
     expected = "the name of a folder on this machine"
     expected += f", without any of {' '.join(without)}" if without else ""
-    return option(default, help, expected, works)
+    return option(default, help, expected, works, form="FOLDER")
 
 
 def as_folder(field, name: str) -> str:

@@ -8,12 +8,14 @@ command line; `consistency.check` refuses settings that contradict each other.
 import dataclasses
 from typing import NamedTuple
 
+from core import options
 from core.errors import UserError
-from core.options import as_folder, choice, decay, folder, number, sizes, switch, whole
+from core.options import choice, decay, folder, number, sizes, switch, text, whole
 
 MAX_SEED = 2**31 - 1
 MAX_EPOCHS = 2**28
-FOLDERS = ("run_dir", "start_from", "data_dir")
+NUMBER = r"-?\d{0,9}\.?\d{1,9}"  # of a z
+FOLDERS = ("run_dir", "start_from", "data_dir", "images")
 Sizes = tuple[int, ...]
 
 
@@ -26,7 +28,7 @@ def _record(cls):
             if not field.metadata["works"](value):
                 raise refusal(field.name, value)
             if field.name in FOLDERS:
-                object.__setattr__(self, field.name, as_folder(field, value))
+                object.__setattr__(self, field.name, options.as_folder(field, value))
 
     cls.__post_init__ = __post_init__
     return dataclasses.dataclass(frozen=True)(cls)
@@ -43,9 +45,10 @@ class Run:
     """Where a run is kept, and how the program goes about it."""
 
     mode: str = choice(
-        "train evaluate generate report explore compare",
+        "train evaluate generate report explore compare encode export",
         "Train a model, evaluate it, draw digits from it, make a page of its run or "
-        "one to explore it, or compare several.",
+        "one to explore it, compare several, encode images with it, or write it for "
+        "other programs.",
     )
     run_dir: str = folder("checkpoints/default", "Folder of all that a run leaves.")
     resume: str = choice(
@@ -181,10 +184,15 @@ class Evaluation:
 
 @_record
 class Show:
-    """What is drawn from a trained model, or told of several."""
+    """What is drawn from a trained model, told of several, or made of a user's own
+    images."""
 
     num_images: int = whole(100, "How many digits to draw.", 1, 10**7)
     digit: int = whole(-1, "The class to draw, if --conditional; -1 for all.", -1, 9)
+    temperature: float = number(1.0, "Factor of the prior's standard deviations.")
+    z: str = text("X,Y,...", "Draw this point alone.", rf"{NUMBER}(,{NUMBER})*")
+    interpolate: str = text("I,J", "Draw the way between test images.", r"\d+,\d+")
+    images: str = folder("", "PNG files, or [N, 28, 28] in FILE.npy, to encode.", "")
     runs: str = folder("", "Folders of the runs to compare, joined by commas.")
 
 
@@ -205,10 +213,15 @@ GROUPS = Settings._field_defaults
 MODES = {  # which groups of settings, or some of a group, a mode uses
     "train": "run data model training objective adam evaluation".split(),
     "evaluate": "mode run_dir seed jit eager figures data model evaluation".split(),
-    "generate": "mode run_dir seed jit eager model num_images digit".split(),
+    "generate": (
+        "mode run_dir seed jit eager data model num_images digit temperature z "
+        "interpolate"
+    ).split(),
     "report": "mode run_dir seed jit eager data model evaluation".split(),
     "explore": "mode run_dir seed jit eager data model".split(),
     "compare": "mode seed evaluation runs".split(),
+    "encode": "mode run_dir seed eager model digit images".split(),
+    "export": "mode run_dir model".split(),
 }
 FIELDS = {f.name: f for group in Settings() for f in dataclasses.fields(group)}
 OF_MODEL, OF_LOSS = tuple(vars(Model())), tuple(vars(Objective()))

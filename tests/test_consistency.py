@@ -26,6 +26,7 @@ IWAE, GREY = {"objective": "iwae"}, {"binarization": "none"}
 DREG = IWAE | {"estimator": "dreg"}
 CONV, TWO = {"architecture": "conv"}, {"stochastic_layers": 2}
 VAMP, FLOW = {"prior": "vamp"}, {"prior": "flow"}
+DRAW = {"mode": "generate"}
 MEANINGLESS = [  # but harmless, if it is a default
     ({"eager": True, "jit": True}, "run without XLA: leave out --jit"),
     (TWO | {"latent_dim": 5}, "--latent_dim is of --stochastic_layers=1"),
@@ -41,6 +42,8 @@ MEANINGLESS = [  # but harmless, if it is a default
     ({"bfloat16": True}, "give --importance_samples"),
     ({"dataset": "synthetic", "data_dir": "x"}, "is read instead of --dataset"),
     ({"dataset": "auto", "data_dir": "x"}, "no more beside it than mnist: give one"),
+    ({"mode": "generate", "z": "1", "num_images": 4}, "leave out some"),
+    ({"mode": "generate", "interpolate": "1,2", "temperature": 0.5}, "leave out some"),
     ({"data_dir": ""}, "^--data_dir=: expected the name of a folder"),
     ({"start_from": ""}, "^--start_from=: expected the name of a folder"),
 ]
@@ -61,6 +64,13 @@ CONTRADICTIONS = [
     (FLOW | {"latent_dim": 1}, "half of the dimensions by the other"),
     (TWO | FLOW | {"latent_dims": (5, 1)}, "half of the dimensions by the other"),
     ({"digit": 3, "mode": "generate"}, "trained with --conditional"),
+    (DRAW | {"z": "1", "interpolate": "1,2"}, "leave out some"),
+    (
+        DRAW | {"interpolate": "1,2", "digit": 3, "conditional": True},
+        "has its images' labels: leave out --digit",
+    ),
+    ({"mode": "encode"}, "--images is of --mode=encode, which needs it"),
+    (DRAW | {"images": "a.npy"}, "--images is of --mode=encode"),
     (
         {"validation_size": 0, "evaluation_split": "validation"},
         "needs validation images",
@@ -103,6 +113,10 @@ def test_what_has_no_meaning_is_refused_if_it_was_typed(case):
         GREY | {"free_bits": 0.1, "beta": 2.0},
         {"bfloat16": True, "importance_samples": 5},
         {"mode": "generate", "digit": 0, "conditional": True},
+        DRAW | {"num_images": 3, "temperature": 0.5},
+        DRAW | {"z": "1,2"},
+        DRAW | {"interpolate": "0,3"},
+        {"mode": "encode", "images": "a.npy"},
         {"prior": "mixture", "prior_components": 1, "conditional": True},
         {
             "prior": "mixture",
@@ -232,7 +246,8 @@ UNUSED = [
 @pytest.mark.parametrize(("mode", "name"), UNUSED)
 def test_a_flag_that_a_mode_does_not_use_is_refused_if_it_is_not_the_runs(mode, name):
     values = {"data_dir": "other"} | OTHER_VALUES
-    typed, other = {"mode", name}, {"mode": mode, name: values[name]}
+    asked = {"mode": mode} | ({"images": "a.npy"} if mode == "encode" else {})
+    typed, other = {*asked, name}, asked | {name: values[name]}
     message = f"^--{name} is not used by --mode={mode}: leave it out"
     for past in (PAST, changed(PAST, data_dir="digits", start_from="start")):
         before = settings.values_of(past)[name]
@@ -242,13 +257,13 @@ def test_a_flag_that_a_mode_does_not_use_is_refused_if_it_is_not_the_runs(mode, 
         its_own = f"(the run has {settings.as_text(before) or 'none'}, not "
         assert (its_own in str(error.value)) == (mode != "train")
         if before != "":
-            same = settings.of_values({"mode": mode, name: before})
+            same = settings.of_values(asked | {name: before})
             if mode == "train":
                 same = changed(past, mode=mode)
             consistency.going_on(past, same, typed)
         # What was not typed is a default, which says nothing.
         if mode != "train":
-            consistency.going_on(past, settings.of_values({"mode": mode}), {"mode"})
+            consistency.going_on(past, settings.of_values(asked), {*asked})
 
 
 @pytest.mark.parametrize("mode", ["evaluate", "generate"])
@@ -266,7 +281,7 @@ def test_several_flags_that_a_mode_does_not_use_are_judged_each_by_itself(mode):
 
 
 def test_a_folder_that_is_no_longer_named_is_said():
-    now = settings.of_values(dict(mode="generate"))
+    now = settings.of_values(dict(mode="export"))
     past = changed(PAST, data_dir="digits")
     with pytest.raises(
         UserError, match=r"--data_dir .*the run has /.*digits, not none"

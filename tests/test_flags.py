@@ -4,7 +4,6 @@ import re
 import sys
 
 import pytest
-from absl.testing import flagsaver
 
 import flags
 from core import consistency
@@ -16,15 +15,13 @@ RECIPES = {path.stem: path for path in (ROOT / "core/recipes").glob("*.flags")}
 
 @pytest.fixture
 def parse():
-    """parse(arguments) -> (Settings, names typed), with the flags restored after."""
-    with flagsaver.flagsaver():
-        flags.flags.FLAGS.unparse_flags()
+    """parse(arguments) -> (Settings, names typed)."""
 
-        def parse(*arguments):
-            flags.parse([sys.argv[0], *arguments])
-            return flags.settings(), flags.typed()
+    def parse(*arguments):
+        flags.parse([sys.argv[0], *arguments])
+        return flags.settings(), flags.typed()
 
-        yield parse
+    return parse
 
 
 def test_the_defaults_are_those_of_the_settings(parse):
@@ -45,6 +42,7 @@ OTHER_VALUES = {  # of every setting, one that is not its default
     **dict(evaluation_images=16, evaluation_split="validation", num_images=17),
     **dict(runs="a,b"),
     **dict(digit=3, prior="flow", prior_components=18, flow_layers=19, flow_units=20),
+    **dict(temperature=0.5, z="1,-2.5", interpolate="3,4", images="/c"),
 }
 
 
@@ -71,10 +69,12 @@ def test_home_and_spellings_are_those_of_a_shell(parse, tmp_path, monkeypatch, n
     """Whose own ~ does not come after a flag's = sign."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
+    mode = "--mode=encode" if name == "images" else "--mode=train"
     for value in (f"--{name}=~/a/", f"--{name}={tmp_path}//a"):
-        found = settings_of.values_of(parse(value)[0])
+        found = settings_of.values_of(parse(mode, value)[0])
         assert found[name] == str(tmp_path / "a")
-    kept = [settings_of.values_of(parse(f"--{name}={a}")[0])[name] for a in ("b", "b/")]
+    asked = [parse(mode, f"--{name}={a}")[0] for a in ("b", "b/")]
+    kept = [settings_of.values_of(settings)[name] for settings in asked]
     assert kept[0] == kept[1] and os.path.abspath(kept[0]) == str(tmp_path / "b")
 
 
@@ -209,6 +209,13 @@ BAD = {
     "--keep_checkpoints=0": "from 1 to",
     "--num_images=0": "from 1 to",
     "--digit=10": "--digit",
+    "--temperature=-1": "expected 0 or a number from",
+    "--z=a": "--z=a: expected text as in X,Y,...",
+    "--z=1,,2": "expected text as in X,Y,...",
+    "--z=nan": "expected text as in X,Y,...",
+    "--interpolate=3": "--interpolate=3: expected text as in I,J",
+    "--interpolate=3,-4": "expected text as in I,J",
+    "--images=": "--images=: expected the name of a folder",
     "--objective=vae": "expected one of",
     "--estimator=path": "expected one of",
     "--num_samples=0": "from 1 to",
@@ -328,7 +335,8 @@ def test_help_lists_every_flag_with_default_and_choices(name):
     elif choices:
         assert rest == f"={field.default} ({' | '.join(choices)})"
     else:
-        assert rest == f"={shown(field.default) if field.default != '' else 'FOLDER'}"
+        forms = {"z": "X,Y,...", "interpolate": "I,J"}
+        assert rest == f"={shown(field.default) or forms.get(name, 'FOLDER')}"
 
 
 def test_help_is_sentences_in_lines_that_fit():
@@ -351,16 +359,17 @@ def titles(text):
 def test_help_says_which_modes_use_what(monkeypatch):
     """As the table has it that also refuses what a mode does not use."""
     found = dict(titles(flags.help_text()))
-    assert found["Data"] == "train, evaluate, report, explore"
+    assert found["Data"] == "train, evaluate, generate, report, explore"
     assert found["Evaluation"] == "train, evaluate, report, compare"
     assert found["Training"] == found["Objective"] == found["Adam"] == "train"
-    assert found["Model"] == "train, evaluate, generate, report, explore"
-    assert found["Run"] == "train, evaluate, generate, report, explore, compare"
-    assert found["Show"] == "generate, compare"
+    of_a_run = "train, evaluate, generate, report, explore"
+    assert found["Model"] == f"{of_a_run}, encode, export"
+    assert found["Run"] == f"{of_a_run}, compare, encode, export"
+    assert found["Show"] == "generate, compare, encode"
     modes = settings_of.MODES
     monkeypatch.setitem(modes, "evaluate", (*modes["evaluate"], "digit", "adam"))
     monkeypatch.setitem(modes, "generate", ("mode", "num_images"))
     found = dict(titles(flags.help_text()))
-    assert found["Show"] == "evaluate, generate, compare"
+    assert found["Show"] == "evaluate, generate, compare, encode"
     assert found["Adam"] == "train, evaluate"
-    assert found["Model"] == "train, evaluate, report, explore"
+    assert found["Model"] == "train, evaluate, report, explore, encode, export"

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl.testing import flagsaver
 
 import flags
 import loop
@@ -180,7 +179,7 @@ IMPORT = """if True:
         return dict(
             environment=dict(os.environ),
             handlers={n: signal.getsignal(n) for n in signal.valid_signals()},
-            flags=(flags.FLAGS.is_parsed(), list(sys.argv)),
+            flags=(flags.FLAGS.is_parsed(), [*flags.FLAGS], list(sys.argv)),
             streams=[(id(s), s.fileno(), s.errors, s.encoding) for s in streams],
             descriptors=[os.fstat(n)[:3] for n in (0, 1, 2)],
             folder=os.getcwd(),
@@ -247,8 +246,7 @@ def as_main(monkeypatch):
             runpy.run_path(str(ROOT / "loop.py"), run_name="__main__")
         return end.value.code
 
-    with flagsaver.flagsaver():
-        yield as_main
+    yield as_main
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
@@ -285,10 +283,8 @@ def test_a_run_that_is_refused_leaves_its_process_as_it_was(as_main, arguments, 
 
 def refusal_of(arguments, capsys):
     """What the command line says of these arguments."""
-    with flagsaver.flagsaver():
-        flags.flags.FLAGS.unparse_flags()
-        with pytest.raises(SystemExit) as stop:
-            flags.parse(["loop.py", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        flags.parse(["loop.py", *arguments])
     assert stop.value.code == 2
     return capsys.readouterr().err
 

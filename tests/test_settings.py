@@ -132,6 +132,7 @@ NOT_BELOW_ONE = (1, 1.0, 0.99999999, 1 - 1e-16, 2, -1e-9, INF)
 NUMBERS = {  # name -> (record, numbers that work, numbers that do not)
     "beta": (Objective, (0, 0.0, *HELD), NOT_HELD),
     "free_bits": (Objective, (0, 0.0, *HELD), NOT_HELD),
+    "temperature": (Show, (0, 0.0, *HELD), NOT_HELD),
     "epsilon": (Adam, HELD, (0, 0.0, *NOT_HELD)),
     "clip_norm": (Adam, (0, 0.0, *HELD), NOT_HELD),
     "learning_rate": (Adam, HELD, (0, 0.0, *NOT_HELD)),
@@ -159,7 +160,7 @@ def test_every_number_has_bounds():
 
 
 CHOICES = {
-    "mode": (Run, "train evaluate generate report explore compare"),
+    "mode": (Run, "train evaluate generate report explore compare encode export"),
     "resume": (Run, "auto never required"),
     "dataset": (Data, "auto mnist fashion_mnist synthetic"),
     "binarization": (Data, "dynamic static threshold none"),
@@ -211,7 +212,26 @@ def test_a_switch_is_true_or_false(name):
             SWITCHES[name](**{name: value})
 
 
-FOLDERS = {"run_dir": Run, "start_from": Run, "data_dir": Data}
+TEXTS = {  # name -> texts that work, texts that do not
+    "z": (
+        ("0", "0.5,-1.2", "-.5,3", "1," * 99 + "1"),
+        ("a", "1,", "1e3", "nan", "1;2"),
+    ),
+    "interpolate": (("0,1", "12,7"), ("1", "1,-2", "1,2,3", "1.0,2", "1, 2", "१,२")),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_numbers_are_written_as_their_form_says(name):
+    right, wrong = TEXTS[name]
+    for value in ("", *right):
+        assert getattr(Show(**{name: value}), name) == value
+    for value in (*wrong, (1, 2), None, 3):
+        with pytest.raises(UserError, match=f"^--{name}=.*: expected text as in "):
+            Show(**{name: value})
+
+
+FOLDERS = {"run_dir": Run, "start_from": Run, "data_dir": Data, "images": Show}
 NO_FOLDERS = ("--epochs=3", "-x", "-", "http://a.org/b", "s3://a", "file:///a", "a\0b")
 NO_FOLDERS += ("~nobody.at.all", "~nobody.at.all/a", None, 5)
 EXPECTED = "expected the name of a folder on this machine"
@@ -262,7 +282,7 @@ def test_what_is_kept_of_a_folder_is_read_again(name, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for folder in (tmp_path, tmp_path / "a[1]"):
         monkeypatch.chdir(folder)
-        asked = settings.of_values(dict(run_dir=name, start_from=name, data_dir=name))
+        asked = settings.of_values(dict.fromkeys(FOLDERS, name))
         values = settings.values_of(asked)
         assert settings.of_values(values) == settings.from_record(values, "a") == asked
         where = os.path.abspath(os.path.expanduser(name))
@@ -270,7 +290,7 @@ def test_what_is_kept_of_a_folder_is_read_again(name, monkeypatch, tmp_path):
 
 
 def test_every_setting_is_tried_above():
-    tried = {*WHOLE, *NUMBERS, *CHOICES, *SIZES, *SWITCHES}
+    tried = {*WHOLE, *NUMBERS, *CHOICES, *SIZES, *SWITCHES, *TEXTS}
     assert tried | {*FOLDERS, "runs"} == {*settings.FIELDS}
     assert {*FOLDERS} == {*settings.FOLDERS}
 
@@ -287,9 +307,12 @@ def test_a_mode_uses_what_its_work_depends_on():
     of_show -= {"runs"}
     evaluate = shared | of_data | of_evaluation | {"figures"}
     assert settings.used_by("evaluate") == evaluate
-    assert settings.used_by("generate") == shared | of_show
+    assert settings.used_by("generate") == shared | of_data | of_show - {"images"}
     assert settings.used_by("explore") == shared | of_data
     assert settings.used_by("compare") == {"mode", "seed", "runs"} | of_evaluation
+    encode = shared - {"jit"} | {"digit", "images"}
+    assert settings.used_by("encode") == encode
+    assert settings.used_by("export") == {"mode", "run_dir", *settings.OF_MODEL}
     assert settings.used_by("train") == {*settings.FIELDS} - of_show - {"runs"}
 
 

@@ -15,7 +15,8 @@ DIGESTS = {  # `digits.checksum` of what is known by name
     "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16": "mnist",
     "3c4b6877347599662d882da5a09fb8ccfa469478f8c285e3812e53033ec35181": "synthetic",
 }
-INDEX = {"validation": 0, "test": 1, "train": 2}  # of streams EVALUATE, LIKELIHOOD
+# Of streams EVALUATE, LIKELIHOOD; "own" are a user's, with a trained model.
+INDEX = {"validation": 0, "test": 1, "train": 2, "own": 3}
 
 
 class Split(NamedTuple):

@@ -11,6 +11,7 @@ from core.errors import UserError
 SIDE = 28
 PIXELS = SIDE**2
 CLASSES = 10
+SWAPPED = 0.6  # the share of ink above which dark and light look swapped
 
 
 class Digits(NamedTuple):
@@ -50,7 +51,7 @@ def remarks(train: Digits, test: Digits, held_out: int) -> list[str]:
         largest, ink = images.max(), np.mean(images, dtype=float) / 255
         if largest < 128:
             found.append(f"The largest pixel of the {what} images is {largest} of 255.")
-        elif ink > 0.6:
+        elif ink > SWAPPED:
             found.append(
                 f"Ink covers {ink:.0%} of the {what} images, where MNIST has 13%: dark "
                 "and light may be swapped."

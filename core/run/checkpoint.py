@@ -22,7 +22,7 @@ TF_LIST = "checkpoint"  # for `tf.train.latest_checkpoint`; nothing here reads i
 PART = re.compile(r"ckpt-(\d+)\.(index|data-\d+-of-\d+|json)")
 PARTIAL = ("*.json.partial", f"{METRICS}.partial", f"{TF_LIST}.partial")
 PARTIAL += ("figures/*.partial", "figures/*/*.partial", "evaluations/*.partial")
-PARTIAL += ("film/*.partial",)
+PARTIAL += ("film/*.partial", "latents/*.partial")
 
 
 def make_saver(state) -> tf.train.Checkpoint:
@@ -81,13 +81,13 @@ def restore(saver, folder: Path) -> int | None:
     return _load(folder, lambda path: saver.restore(path).assert_consumed())
 
 
-def start_from(folder: Path, state) -> int | None:
-    """As `restore`, but only weights: the average of them where there is one."""
+def start_from(folder: Path, *copies) -> int | None:
+    """As `restore`, but only weights, the average where there is one, into `copies`."""
 
     def read(path):
         names = [name for name, _ in tf.train.list_variables(path)]
         averaged = any(name.startswith("average/") for name in names)
-        for weights in filter(None, (state.params, state.average)):
+        for weights in copies:
             part = {"average" if averaged else "params": weights}
             status = tf.train.Checkpoint(**part).restore(path)
             status.assert_existing_objects_matched().expect_partial()

@@ -30,8 +30,9 @@ class NoFolder:
 class RunFolder(contextlib.ExitStack):
     """The folder of a run, which this process has to itself while it is open."""
 
-    def __init__(self, settings):
-        """Open the folder of `settings.Run`; nothing is written yet."""
+    def __init__(self, settings, locks=True):
+        """Open the folder of `settings.Run`; nothing is written yet. To read needs no
+        lock."""
         super().__init__()
         self.path, self._settings = Path(settings.run_dir), settings
         self.metrics = self.path / checkpoint.METRICS  # the records of epochs
@@ -39,7 +40,7 @@ class RunFolder(contextlib.ExitStack):
         self.past, self.seconds = None, 0.0  # of training in the checkpoint's epoch
         self._saver = self._state = self._saved = self._events = None
         self.recorded = expect_own(settings)  # before a lock is put into another's
-        self._locked = self.path.exists()
+        self._locked = locks and self.path.exists()
         with contextlib.ExitStack() as held:
             if self._locked:
                 held.enter_context(files.lock(self.path, settings.mode == "train"))

@@ -34,7 +34,8 @@ def load(folder: str, state, before: int | None) -> dict:
     if not folder:
         return {}
     with _naming(folder):
-        found = checkpoint.start_from(Path(folder), state)
+        weights = filter(None, (state.params, state.average))
+        found = checkpoint.start_from(Path(folder), *weights)
         if found is None:
             raise UserError("expected a run to start from, got no checkpoint")
         if before not in (None, found):

@@ -28,6 +28,8 @@ LARGE = {  # what takes memory, by mode
     "compare": "fewer --runs",
     "report": "fewer --evaluation_images, or a run of smaller sizes",
     "explore": "a run of smaller sizes",
+    "encode": "fewer --images",
+    "export": "a run of smaller sizes",
 }
 
 

@@ -1,4 +1,5 @@
-"""NumPy arrays -> PNG files. No TensorFlow here, and no window is ever opened."""
+"""NumPy arrays -> figures, and PNG files of them where a path is given, not None. No
+TensorFlow here, and no window is ever opened."""
 
 from pathlib import Path
 from statistics import NormalDist
@@ -19,9 +20,11 @@ PALETTE = (
 MANIFOLD_SIDE = 20
 
 
-def _save(figure: Figure, path: Path) -> None:
-    with files.whole(path) as file:
-        figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
+def _save(figure: Figure, path: Path | None) -> Figure:
+    if path:
+        with files.whole(path) as file:
+            figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
+    return figure
 
 
 def tile(rows, gap: int = 2) -> np.ndarray:
@@ -37,7 +40,7 @@ def tile(rows, gap: int = 2) -> np.ndarray:
     return sheet
 
 
-def image_rows(path: Path, title: str, rows, names=()) -> None:
+def image_rows(path: Path, title: str, rows, names=()) -> Figure:
     """Rows of images [28, 28] in [0, 1], with a name before each row if given."""
     sheet = tile(rows)
     height, width, _ = sheet.shape
@@ -47,7 +50,7 @@ def image_rows(path: Path, title: str, rows, names=()) -> None:
     axes.set_yticks([30 * i + 14 for i in range(len(names))], names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    _save(axes.figure, path)
+    return _save(axes.figure, path)
 
 
 def quantiles(side: int = MANIFOLD_SIDE) -> np.ndarray:
@@ -60,7 +63,7 @@ def grid(x, y) -> np.ndarray:
     return np.array([(each_x, each_y) for each_y in reversed(y) for each_x in x])
 
 
-def manifold(path: Path, digits: np.ndarray, x, y, where: str, name: str) -> None:
+def manifold(path: Path, digits: np.ndarray, x, y, where: str, name: str) -> Figure:
     """The decoded `grid` of x and y [side], pixel means [side^2, 28, 28]. The title
     says `where` that is; `name` is of the axes."""
     side = len(x)
@@ -72,7 +75,7 @@ def manifold(path: Path, digits: np.ndarray, x, y, where: str, name: str) -> Non
     at = 28 * ticks + 14
     axes.set_xticks(at, [f"{value:.1f}" for value in x[ticks]])
     axes.set_yticks([28 * side - each for each in at], [f"{v:.1f}" for v in y[ticks]])
-    _save(axes.figure, path)
+    return _save(axes.figure, path)
 
 
 def principal_components(z_mean: np.ndarray) -> tuple[np.ndarray, float]:
@@ -110,7 +113,7 @@ def label_positions(points: np.ndarray, labels, cells: int = 24) -> dict:
     return positions
 
 
-def latent_space(path: Path, z_mean, labels, kind="test", prior=None) -> None:
+def latent_space(path: Path, z_mean, labels, kind="test", prior=None) -> Figure:
     """The posterior means [N, D] of N `kind` images, colored by their labels [N]. A
     prior of two dimensions is a function, points [n, 2] -> log density [n], and draws
     [n, 2]; it gives the contours."""
@@ -137,7 +140,7 @@ def latent_space(path: Path, z_mean, labels, kind="test", prior=None) -> None:
         _name_classes(axes, points, labels, size)
     else:
         axes.figure.colorbar(dots, label="label")
-    _save(axes.figure, path)
+    return _save(axes.figure, path)
 
 
 def _contours(axes, points, log_prior, draws, side: int = 100) -> None:
@@ -166,7 +169,7 @@ def _name_classes(axes, points, labels, size: float) -> None:
     axes.legend(title="label", markerscale=10 / size**0.5, **beside)
 
 
-def learning_curves(path: Path, records: list[dict], unit: str) -> None:
+def learning_curves(path: Path, records: list[dict], unit: str) -> Figure:
     """Distortion + rate, and each, of training and validation against the epoch. The
     first epoch, which is far from the others, sets no limits."""
     figure = Figure(figsize=(13, 3.6))
@@ -194,10 +197,10 @@ def learning_curves(path: Path, records: list[dict], unit: str) -> None:
         axes.legend()
     figure.axes[0].set_ylabel(unit)
     figure.subplots_adjust(wspace=0.45)  # for the last values
-    _save(figure, path)
+    return _save(figure, path)
 
 
-def comparison(path: Path, loss: str, models: dict) -> None:
+def comparison(path: Path, loss: str, models: dict) -> Figure:
     """Of models {name: (means, one a seed; paired difference from the first, and its
     standard error)}: the means, and the differences with twice their error."""
     figure = Figure(figsize=(12, 1.5 + 0.4 * len(models)), layout="constrained")
@@ -211,7 +214,7 @@ def comparison(path: Path, loss: str, models: dict) -> None:
     left.invert_yaxis()
     for axes in (left, right):
         axes.grid(alpha=0.25)
-    _save(figure, path)
+    return _save(figure, path)
 
 
 def _end(axes, epoch, values) -> None:
@@ -223,7 +226,7 @@ def _end(axes, epoch, values) -> None:
         axes.annotate(f"{value:.2f}", (epoch, value), **at, **style)
 
 
-def reconstructions(path: Path, kind: str, images, labels, z_mean, decode) -> None:
+def reconstructions(path: Path, kind: str, images, labels, z_mean, decode) -> Figure:
     """Some of N images of a `kind`, such as "test", over what a model makes of them.
 
     images(rows) gives some, [n, 28, 28] in [0, 1]; `labels` [N] and the posterior means
@@ -233,10 +236,10 @@ def reconstructions(path: Path, kind: str, images, labels, z_mean, decode) -> No
     for few in np.array_split(np.arange(min(36, len(labels))), 3):
         rows += [images(few), decode(z_mean[few], labels[few])]
     title = f"{kind} images, and reconstructions from their posterior means"
-    image_rows(path, title.capitalize(), rows, ["image", "reconstruction"] * 3)
+    return image_rows(path, title.capitalize(), rows, ["image", "reconstruction"] * 3)
 
 
-def interpolations(path: Path, kind: str, images, labels, z_mean, decode) -> None:
+def interpolations(path: Path, kind: str, images, labels, z_mean, decode) -> Figure:
     """From the first image of a class to that of the next, and so on round; the
     arguments are those of `reconstructions`."""
     _, first_of = np.unique(labels, return_index=True)
@@ -247,4 +250,4 @@ def interpolations(path: Path, kind: str, images, labels, z_mean, decode) -> Non
         rows.append([*images([a]), *between, *images([b])])
         names.append(f"{labels[a]} to {labels[b]}")
     title = f"From one {kind} image to another, along the line between posterior means"
-    image_rows(path, title, rows, names)
+    return image_rows(path, title, rows, names)

@@ -44,7 +44,7 @@ EVALUATION = {
 # --- Errors ---------------------------------------------------------------------------
 
 
-MODES = ("train", "evaluate", "generate", "report", "explore", "compare")
+MODES = "train evaluate generate report explore compare encode export".split()
 every_mode = pytest.mark.parametrize("mode", MODES)
 OTHER = dict.fromkeys(MODES, "another --run_dir") | {"compare": "others for --runs"}
 
@@ -62,6 +62,8 @@ TAKES_MEMORY = {  # mode -> flags that would help, of those that it has
     "compare": {"--runs"},
     "report": {"--evaluation_images"},
     "explore": set(),
+    "encode": {"--images"},
+    "export": set(),
 }
 
 
@@ -78,7 +80,7 @@ def test_a_lack_of_memory_is_said_with_what_takes_it(error, mode):
     found = text.explain(error, mode)
     assert found.startswith("out of memory: choose ") and "\n" not in found
     assert set(re.findall(r"--\w+", found)) == TAKES_MEMORY[mode]
-    assert ("smaller sizes" in found) == (mode not in ("generate", "compare"))
+    assert ("smaller sizes" in found) == (mode not in ("generate", "compare", "encode"))
 
 
 @every_mode

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from core.show import figures
@@ -109,6 +110,15 @@ DRAWINGS = {
     ),
     "no variance": lambda path: figures.latent_space(path, np.zeros([50, 4]), LABELS),
 }
+
+
+def test_a_figure_can_be_had_without_a_file(tmp_path, monkeypatch):
+    """As a notebook shows it."""
+    monkeypatch.chdir(tmp_path)
+    for name, draw in DRAWINGS.items():
+        figure = draw(None)
+        assert isinstance(figure, Figure) and figure.axes, name
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", DRAWINGS)

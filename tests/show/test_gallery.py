@@ -7,16 +7,17 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import tensorflow as tf
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from core import progress, rng
-from core.data import batches
+from core.data import batches, datasets
 from core.data.datasets import Split
 from core.errors import UserError
 from core.evaluation.record import Evaluated
 from core.model import flow
 from core.model.build import build
-from core.settings import Model, Run, Show
+from core.settings import Data, Model, Run, Show
 from core.show import figures, gallery
 
 SIZES = dict(hidden_sizes=(8,), upper_hidden_sizes=(6,))
@@ -311,6 +312,15 @@ def evaluated(digits, count, grey=False):
     return Evaluated({"split": "test", "seed": 5}, split, z_mean, {})
 
 
+def test_every_figure_of_a_run_can_be_had_without_a_file(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    drawings = gallery.drawings(*learned("vamp"), evaluated(digits, 12))
+    assert len(drawings) == 6
+    for name, draw in drawings.items():
+        assert isinstance(draw(None), Figure), name
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("grey", [False, True])
 def test_images_are_shown_as_they_were_evaluated(
     plain, digits, monkeypatch, tmp_path, grey
@@ -448,7 +458,7 @@ def test_any_number_of_digits_takes_a_bounded_memory(
     """30,000 of them are 94 MB."""
     asked = []
 
-    def samples(model, weights, key, labels, rows):
+    def samples(model, weights, key, labels, rows, scale):
         asked.append(len(labels))
         return np.tile((rows % 7 / 7).astype("f4")[:, None, None], [1, 28, 28])
 
@@ -534,7 +544,7 @@ def test_a_picture_without_classes_is_about_square(plain, folder, rows_drawn):
 
 
 def test_digits_are_written_whole_or_not_at_all(plain, folder, monkeypatch):
-    def full(model, weights, key, labels, rows):
+    def full(model, weights, key, labels, rows, scale):
         if min(rows):
             raise OSError(errno.ENOSPC, "No space left on device")
         return np.zeros([len(rows), 28, 28], np.float32)
@@ -547,3 +557,69 @@ def test_digits_are_written_whole_or_not_at_all(plain, folder, monkeypatch):
         generate(plain, folder, num_images=2)
     np.testing.assert_array_equal(array_of(folder, "generated_2_seed0_step30"), before)
     assert not list(folder.path.rglob("*.partial"))
+
+
+# --- A point, the way between two images, and temperature -----------------------------
+
+
+def test_a_point_is_decoded(plain, folder, rows_drawn):
+    generate(plain, folder, z="0.5,-1.2")
+    found = array_of(folder, "generated_z0.5,-1.2_step30")
+    np.testing.assert_array_equal(found, gallery.decode(*plain, [[0.5, -1.2]], [0]))
+    ((path, title, rows),) = rows_drawn
+    assert path.name == "generated_z0.5,-1.2_step30.png" and "z0.5,-1.2" in title
+    np.testing.assert_array_equal(rows, [found])
+    with pytest.raises(UserError, match="^--z=1,2,3: expected 2 numbers, got 3"):
+        generate(plain, folder, z="1,2,3")
+
+
+def test_a_point_of_a_conditional_model_is_of_every_class_or_of_one(
+    conditional, folder, rows_drawn
+):
+    generate(conditional, folder, z="1,2")
+    generate(conditional, folder, z="1,2", digit=7)
+    ten, one = (array_of(folder, f"generated_z1,2{k}_step30") for k in ("", "_digit7"))
+    expected = gallery.decode(*conditional, np.full([10, 2], [1, 2]), np.arange(10))
+    np.testing.assert_array_equal(ten, expected)
+    np.testing.assert_allclose(one[0], ten[7], atol=1e-6)
+
+
+@pytest.mark.parametrize("labeled", [False, True])
+def test_the_way_between_two_images_is_that_between_their_posterior_means(
+    labeled, plain, conditional, digits, folder, rows_drawn
+):
+    model, weights = conditional if labeled else plain
+    settings = Data(validation_size=30, binarization="static")
+    data = datasets.split("mine", *digits, settings)
+    show = Show(interpolate="3,5")
+    gallery.generate(model, weights, data, folder, Run(seed=4), show)
+    found = array_of(folder, "generated_images3-5_seed4_step30")
+    split = datasets.fix(data, "test", 4)
+    x, y = batches.to_batch(*(tf.gather(part, [3, 5]) for part in split))
+    ends = model.encode(weights, x, y if labeled else None)[0].numpy()
+    line = [(1 - t) * ends[0] + t * ends[1] for t in np.linspace(0, 1, 10)]
+    label = split.labels.numpy()[3]
+    expected = gallery.decode(model, weights, line, np.full(10, label))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    wrong = Show(interpolate="3,60")
+    with pytest.raises(UserError, match="expected two test images from 0 to 59"):
+        gallery.generate(model, weights, data, folder, Run(), wrong)
+
+
+@pytest.mark.parametrize("prior", ["standard", "mixture", "flow"])
+def test_temperature_is_of_the_spread_and_not_of_the_choice(prior, folder, rows_drawn):
+    settings = {} if prior == "standard" else {"prior": prior}
+    model, weights = new(latent_dim=2, **settings) if not settings else learned(prior)
+    generate((model, weights), folder, num_images=6, temperature=0.25)
+    found = array_of(folder, "generated_6_temperature0.25_seed0_step30")
+    key = rng.key(0, rng.Stream.SAMPLE, 1)
+    noise = rng.normal_rows(key, 0, (6, model.noise_size)).numpy()
+    noise[:, prior == "mixture" :] *= 0.25
+    expected = sampled(model, weights, tf.constant(noise), [0] * 6)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_temperature_is_of_both_layers(folder):
+    sizes = dict(stochastic_layers=2, latent_dims=(4, 2), prior="mixture")
+    scale = gallery.noise_scale(new(**sizes)[0], 0.5)
+    np.testing.assert_array_equal(scale, [0.5] * 4 + [1] + [0.5] * 2)

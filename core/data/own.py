@@ -1,0 +1,50 @@
+"""Images of a user's own: an array in a .npy file, or a folder of PNG files."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from core.data.digits import SIDE
+from core.errors import UserError
+
+ARRAY = "expected [N, 28, 28] in FILE.npy, uint8 from 0 to 255 or floats from 0 to 1"
+TO_ARRAY = "np.save(FILE, (images / images.max()).reshape(-1, 28, 28)) converts others"
+TO_PNG = "Image.open(FILE).convert('L').resize((28, 28)).save(FILE) of PIL converts it"
+
+
+def load(path: str) -> tuple[np.ndarray, list[str]]:
+    """Images, uint8 [N, 28, 28], and their names. UserError: they are none."""
+    if not Path(path).is_dir():
+        images = _of_array(path)
+        return images, [f"{Path(path).name}[{i}]" for i in range(len(images))]
+    found = sorted(Path(path).glob("*.[pP][nN][gG]"))
+    if not found:
+        raise UserError(f"--images={path}: expected PNG files in it, got none")
+    return np.stack([_of_png(path) for path in found]), [path.name for path in found]
+
+
+def _of_array(path: str) -> np.ndarray:
+    try:
+        images = np.lib.format.open_memmap(path, mode="r")
+        got, low, high = f"{images.dtype} {images.shape}", images.min(), images.max()
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise UserError(f"--images={path}: {ARRAY}: {error}; {TO_ARRAY}") from error
+    grey = images.dtype == np.uint8 and high != 1  # 0 and 1 alone are no grey values
+    floats = images.dtype.kind == "f" and low >= 0 and high <= 1
+    if images.shape[1:] == (SIDE, SIDE) and (grey or floats):
+        return np.array(images) if grey else np.rint(255 * images).astype(np.uint8)
+    raise UserError(
+        f"--images={path}: {ARRAY}, got {got} from {low} to {high}; {TO_ARRAY}"
+    )
+
+
+def _of_png(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.size == (SIDE, SIDE) and image.mode in ("1", "L", "RGB"):
+                return np.array(image.convert("L"))
+            got = f"{image.mode}, {image.width}x{image.height}"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        got = error
+    raise UserError(f"{path}: expected a grey PNG of 28x28 pixels, got {got}; {TO_PNG}")

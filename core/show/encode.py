@@ -1,0 +1,48 @@
+"""--mode=encode: where a user's own images lie in the latent space."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from core import numerics
+from core.data import batches, binarization, datasets, own
+from core.data.digits import SWAPPED
+from core.errors import UserError
+from core.evaluation import bounds
+from core.progress import say
+from core.run import files
+
+
+@numerics.full_precision()
+def encode(model, weights, data, folder, run_settings, settings) -> None:
+    """Write the latents of the images that `settings.Show` names, as .npz in the run's
+    folder: mean and log variance of q(z|x) [N, D], names, distortion and rate [N]."""
+    del data  # a trained model needs none
+    seed, digit = run_settings.seed, settings.digit
+    if model.conditional and digit < 0:
+        raise UserError("the run was trained with --conditional: give --digit=CLASS")
+    images, names = own.load(settings.images)
+    inks = np.mean(images, axis=(1, 2)) / 255
+    if swapped := [n for n, ink in zip(names, inks, strict=True) if ink > SWAPPED]:
+        few = ", ".join(swapped[:3]) + ", ..." * (len(swapped) > 3)
+        say(f"Dark and light may be swapped: ink covers most of {few}.")
+    kind = folder.recorded["flags"]["binarization"]
+    at = kind, seed, datasets.INDEX["own"]
+    pixels = binarization.fixed_pixels(batches.flatten(images), *at)
+    split = datasets.Split(pixels, tf.fill([len(images)], digit))
+    found = bounds.evaluate(model, weights, split, "own", seed)
+    starts = range(0, len(images), numerics.CHUNK)
+    chunks = (bounds.chunk_of(model, split, i, numerics.CHUNK) for i in starts)
+    parts = (model.encode(weights, *batches.to_batch(*chunk)) for chunk in chunks)
+    mean, log_var = map(np.concatenate, zip(*parts, strict=True))
+
+    digest = hashlib.sha256(images.tobytes() + repr(names).encode()).hexdigest()[:8]
+    name = f"{Path(settings.images).stem}_{digest}" + f"_digit{digit}" * (digit >= 0)
+    path = folder.path / "latents" / f"{name}_seed{seed}_step{folder.step}.npz"
+    latents = dict(mean=mean, log_var=log_var, names=names, **found.images)
+    files.write_arrays(path, latents | dict(binarization=kind, seed=seed))
+    say(f"{len(names)} images, binarization {kind}, seed {seed}")
+    say(f"Distortion {found.distortion:.2f}, rate {found.rate:.2f} nats an image")
+    say(f"{', '.join(latents)} in {path}")
