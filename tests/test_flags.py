@@ -333,7 +333,7 @@ def test_help_lists_every_flag_with_default_and_choices(name):
     if isinstance(field.default, bool):
         assert rest == f" (default: {'' if field.default else 'no'}{name})"
     elif choices:
-        assert rest == f"={field.default} ({' | '.join(choices)})"
+        assert rest == f"={field.default} ({'|'.join(choices)})"
     else:
         forms = {"z": "X,Y,...", "interpolate": "I,J"}
         assert rest == f"={shown(field.default) or forms.get(name, 'FOLDER')}"
