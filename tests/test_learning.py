@@ -5,7 +5,6 @@ import re
 import shlex
 
 import pytest
-from absl.testing import flagsaver
 
 import flags
 from core.run import metrics
@@ -71,9 +70,8 @@ def commands():
 
 @pytest.mark.parametrize("arguments", commands(), ids=" ".join)
 def test_the_command_line_takes_every_command(arguments):
-    with flagsaver.flagsaver():
-        flags.parse(arguments)
-        assert flags.typed() and "data_dir" not in flags.typed()
+    flags.parse(arguments)
+    assert flags.typed() and "data_dir" not in flags.typed()
 
 
 def test_the_line_that_an_exercise_changes_is_there():
@@ -89,9 +87,8 @@ def test_the_first_exercise_shows_what_it_says(data_dir, tmp_path, unreported):
     """Without the KL distortion falls and the rate rises: by its own flags, small."""
     reached = []
     for number, arguments in enumerate(commands()[:2]):
-        with flagsaver.flagsaver():
-            flags.parse(arguments)
-            asked = {name: flags.flags.FLAGS[name].value for name in flags.typed()}
+        flags.parse(arguments)
+        asked = {name: flags.FLAGS[name].value for name in flags.typed()}
         shorter = small_settings(data_dir, tmp_path / str(number)) | {"epochs": 5}
         run(shorter | {"latent_dim": asked["latent_dim"]}, beta=asked.get("beta", 1.0))
         found = metrics.read(tmp_path / str(number) / "metrics.jsonl")

@@ -74,7 +74,7 @@ def test_a_run_leaves_everything_in_its_folder(small, capsys):
     names = (
         "interpolations latent_space learning_curves manifold reconstructions samples"
     )
-    assert pictures == [f"{name}.png" for name in names.split()]
+    assert pictures == ["explorer.html", *(f"{name}.png" for name in names.split())]
     assert list(folder.glob("events.out.tfevents.*"))
     assert not list(folder.rglob("*.partial"))
     output = capsys.readouterr().out
@@ -270,7 +270,7 @@ def test_evaluate_and_generate_use_the_runs_own_flags(trained, monkeypatch, caps
 
 
 def test_digits_are_written_whole_or_not_at_all(trained, monkeypatch):
-    def full(model, weights, key, labels, rows):
+    def full(model, weights, key, labels, rows, temperature):
         if min(rows):
             raise OSError(errno.ENOSPC, "No space left on device")
         return np.zeros([len(rows), 28, 28], np.float32)
@@ -342,18 +342,18 @@ def test_figures_that_cannot_be_drawn_cost_no_number(trained, monkeypatch, capsy
     figures = Path(trained["run_dir"], "figures")
     figures.write_text("in the way")
     short = {"run_dir": trained["run_dir"], "mode": "evaluate", "figures": True}
-    with pytest.raises(UserError, match=r"^not written: latent_space.png, .*\.png; "):
+    with pytest.raises(UserError, match=r"^not written: learning_curves.png, .*html; "):
         run(short, importance_samples=3)
     output, errors = capsys.readouterr()
     *_, record = metrics.read(Path(trained["run_dir"]) / "evaluations.jsonl")
     assert f"-log p(x)     {record['nll']:.2f} +- " in output
-    assert errors.count(" cannot be written: ") == errors.count("\n") == 6
+    assert errors.count(" cannot be written: ") == errors.count("\n") == 7
     figures.unlink()
     monkeypatch.setattr(likelihood, "log_marginal", None)
     run(short, importance_samples=3)
     *_, again = metrics.read(Path(trained["run_dir"]) / "evaluations.jsonl")
     assert again | {"seconds": 0} == record | {"seconds": 0}
-    assert len(list(figures.iterdir())) == 6
+    assert len(list(figures.iterdir())) == 7
 
 
 def test_a_warm_up_that_is_longer_than_the_run_is_said(small, capsys):
@@ -385,7 +385,8 @@ def test_figures_of_some_images_leave_those_of_all_alone(small):
     run(short, evaluation_images=20)
     run(short, evaluation_split="validation")
     for part in ("test_20", "validation_30"):
-        assert {path.name for path in (folder / part).iterdir()} == set(whole)
+        names = {path.name for path in (folder / part).iterdir()}
+        assert names == set(whole) - {"explorer.html"}
     assert all((folder / name).read_bytes() == whole[name] for name in whole)
 
 
