@@ -82,8 +82,8 @@ def sum_rows(rows):
 
 def sum_logs(factors):
     """[N, D], each in [1, 2] -> the sum of their logarithms [N], as the logarithms of
-    products of up to 14, which are at most 2^14. The loop of -log p(x) takes a
-    thirteenth less time by it."""
+    products of up to 14, which are at most 2^14. The loop of -log p(x) takes 4 to
+    7 % less time by it."""
     count = math.gcd(factors.shape[1], 14)
     by_product = tf.reshape(factors, [-1, factors.shape[1] // count, count])
     return sum_rows(tf.math.log(tf.reduce_prod(by_product, axis=-1)))
