@@ -33,10 +33,7 @@ def encode(model, weights, data, folder, run_settings, settings) -> None:
     pixels = binarization.fixed_pixels(batches.flatten(images), *at)
     split = datasets.Split(pixels, tf.fill([len(images)], digit))
     found = bounds.evaluate(model, weights, split, "own", seed)
-    starts = range(0, len(images), numerics.CHUNK)
-    chunks = (bounds.chunk_of(model, split, i, numerics.CHUNK) for i in starts)
-    parts = (model.encode(weights, *batches.to_batch(*chunk)) for chunk in chunks)
-    mean, log_var = map(np.concatenate, zip(*parts, strict=True))
+    mean, log_var = bounds.posteriors(model, weights, split)
 
     digest = hashlib.sha256(images.tobytes() + repr(names).encode()).hexdigest()[:8]
     name = f"{Path(settings.images).stem}_{digest}" + f"_digit{digit}" * (digit >= 0)
