@@ -47,13 +47,21 @@ def device() -> str:
 
 @contextlib.contextmanager
 def eagerly(eager: bool):
-    """Run every `tf.function` as plain Python within, if `eager`."""
-    before = tf.config.functions_run_eagerly()
+    """Run every `tf.function` as plain Python within, if `eager`; without XLA, add
+    numbers in the order of the program.
+
+    TensorFlow's own optimizer makes one sum of a chain of them, in an order that is
+    another in each trace: the rate of a flow then differs in its last bit.
+    """
+    before, optimizer = tf.config.functions_run_eagerly(), tf.config.optimizer
+    name, options = "arithmetic_optimization", optimizer.get_experimental_options()
     tf.config.run_functions_eagerly(eager or before)
+    optimizer.set_experimental_options({name: False})
     try:
         yield
     finally:
         tf.config.run_functions_eagerly(before)
+        optimizer.set_experimental_options({name: options.get(name, True)})
 
 
 def after(value, other):

@@ -169,3 +169,16 @@ def test_logs_are_summed_by_products_that_do_not_overflow(count):
     np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-15)
     found = numerics.sum_logs(tf.constant(factors, tf.float32))
     np.testing.assert_allclose(found, expected, rtol=3e-6)
+
+
+def test_sums_have_the_order_of_the_program_until_it_ends():
+    """Also without XLA; and a caller's process stays as it was."""
+    options, name = (
+        tf.config.optimizer.get_experimental_options,
+        "arithmetic_optimization",
+    )
+    before = options().get(name, True)
+    with pytest.raises(KeyError), numerics.eagerly(False):
+        assert options()[name] is False
+        raise KeyError
+    assert options()[name] is before

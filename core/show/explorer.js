@@ -200,8 +200,8 @@ function tell() {
     `<tr><th>${[name, ...fixed([distortion, rate, distortion + rate])].join("<td>")}`));
 }
 
-// Pointer and keys alike: `move` to (x, y) in [0, 1] from the lower left corner, by keys
-// from `where` it is; `press` with true, with false at its end, with nothing by a key.
+// Pointer and keys alike: `move` to (x, y) in [0, 1] from the lower left, by a key from
+// `where` it is; `press` with true, with false at its end, with nothing by a key.
 function listen(paper, where, move, press) {
   const keys = { ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
   Object.assign(keys, { ArrowDown: [0, -1], ArrowUp: [0, 1] });
@@ -261,9 +261,10 @@ function density(mixture) { // at each cell, up to a factor
       const of = { mean: [mean[d]], log_var: [log_var[d]] };
       return axis in state.dims ? Math.exp(logNormal([v], of)) : 1;
     }));
-    const weight = Math.exp(logit ?? 0);
-    for (let i = 0; i < cells.length; i++)
-      cells[i] += weight * across[i % GRID] * up[GRID - 1 - Math.floor(i / GRID)];
+    up.forEach((v, j) => {
+      const weight = v * Math.exp(logit ?? 0), from = GRID * (GRID - 1 - j);
+      if (weight > 1e-9) across.forEach((u, i) => { cells[from + i] += weight * u; });
+    });
   }
   return cells;
 }

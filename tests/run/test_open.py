@@ -64,6 +64,7 @@ def test_what_cannot_be_opened_is_said_in_a_line(trained, tmp_path, data_dir):
         open_run(trained["run_dir"])
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_readme_run_as_they_stand(
     digits, tmp_path, monkeypatch, unreported, capsys
 ):
