@@ -36,8 +36,9 @@ def active_units(z_mean: np.ndarray, error: np.ndarray) -> int:
     itself estimated from samples, `error` is the variance of each estimate, which does
     not count.
     """
-    over_images = np.var(z_mean, axis=0, dtype=np.float64)
-    return int(np.sum(over_images - np.mean(error, axis=0) > ACTIVE_VARIANCE))
+    with np.errstate(invalid="ignore"):  # of ruined weights, which are refused later
+        over_images = np.var(z_mean, axis=0, dtype=np.float64)
+        return int(np.sum(over_images - np.mean(error, axis=0) > ACTIVE_VARIANCE))
 
 
 def evaluate(model, weights, split, kind: str, seed: int) -> Evaluation:
