@@ -28,7 +28,7 @@ def nearest_neighbors_accuracy(z, labels, test_z, test_labels) -> float:
     k, right = min(NEIGHBORS, len(z)), 0
     missing = -len(z) % STRIDES
     squares = np.pad(np.sum(z * z, axis=1), (0, missing), constant_values=np.inf)
-    z = np.pad(z, ((0, missing), (0, 0)))
+    z, labels = np.pad(z, ((0, missing), (0, 0))), np.pad(labels, (0, missing), "edge")
     ballots = np.eye(int(labels.max()) + 1, dtype=np.int32)
 
     def vote(first):

@@ -41,6 +41,14 @@ def test_the_smallest_numbers_are_found_wherever_they_are(count, k):
     np.testing.assert_array_equal(np.sort(found), np.tile(np.arange(k), (30, 1)))
 
 
+def test_points_that_are_no_numbers_have_neighbors_all_the_same():
+    """As those of weights that overflow: a bad score, and no mistake of the program."""
+    random = np.random.default_rng(0)
+    (z, labels), asked = clusters(70, random), clusters(9, random)
+    found = probes.nearest_neighbors_accuracy(np.nan * z, labels, *asked)
+    assert 0 <= found < 1
+
+
 def test_neighbors_are_among_the_first_training_images(monkeypatch):
     """So many as MNIST has, each with its own label: a larger set would take hours."""
     assert probes.KNOWN == 60_000
