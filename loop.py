@@ -72,7 +72,7 @@ def run(asked, typed=frozenset(), stop=None) -> None:
     if asked.run.mode == "compare":
         return comparison.compare(asked)
     stop = stop or process.NoStop()
-    with RunFolder(asked.run) as folder, numerics.eagerly(asked.run.eager):
+    with RunFolder(asked.run) as folder, numerics.execution(asked.run.eager):
         # What shapes a run is kept in its folder.
         settings = consistency.going_on(folder.past, asked, typed)
         folder.expect_start(settings.model)
@@ -133,7 +133,7 @@ def train(model, state, data, settings, folder=None, stop=None) -> None:
     process.tidy()  # 85 MB of the compiler's by default
 
     stop.deferred = True
-    with numerics.eagerly(settings.run.eager), Screen(done, total) as screen:
+    with numerics.execution(settings.run.eager), Screen(done, total) as screen:
         for number in range(done // epoch_steps, epochs):
             start, first = time.perf_counter(), number * epoch_steps
             if done == first:

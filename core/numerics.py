@@ -46,9 +46,9 @@ def device() -> str:
 
 
 @contextlib.contextmanager
-def eagerly(eager: bool):
-    """Run every `tf.function` as plain Python within, if `eager`; without XLA, add
-    numbers in the order of the program.
+def execution(eager: bool):
+    """How each `tf.function` runs within: as plain Python, if `eager`; else, where XLA
+    does not compile it, with sums in the order of the program.
 
     TensorFlow's own optimizer makes one sum of a chain of them, in an order that is
     another in each trace: the rate of a flow then differs in its last bit.

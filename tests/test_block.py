@@ -97,7 +97,7 @@ def test_eager_graph_and_xla_agree():
     """Within float32 rounding, carried through twelve steps of Adam."""
     graph, _ = train((12,), False, ema_decay=0.9)
     xla, _ = train((12,), True, ema_decay=0.9)
-    with numerics.eagerly(True):
+    with numerics.execution(True):
         eager, _ = train.__wrapped__((12,), False, ema_decay=0.9)
     for name, array in graph.items():
         np.testing.assert_allclose(eager[name], array, 1e-4, 2e-6, err_msg=name)

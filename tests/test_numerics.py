@@ -66,7 +66,7 @@ def test_a_sample_of_convolutions_costs_more():
 def test_functions_are_plain_python_within_if_asked(eager):
     seen = []
     function = tf.function(lambda: seen.append(tf.executing_eagerly()))
-    with numerics.eagerly(eager):
+    with numerics.execution(eager):
         function()
     function()
     assert seen == [eager, False][: 2 if eager else 1]
@@ -74,7 +74,7 @@ def test_functions_are_plain_python_within_if_asked(eager):
 
 
 def test_what_was_set_before_is_restored_after_an_error():
-    with pytest.raises(ZeroDivisionError), numerics.eagerly(True):
+    with pytest.raises(ZeroDivisionError), numerics.execution(True):
         raise ZeroDivisionError
     assert not tf.config.functions_run_eagerly()
 
@@ -84,7 +84,7 @@ def test_who_runs_eagerly_already_keeps_doing_so():
     tf.config.run_functions_eagerly(True)
     try:
         for eager in (False, True):
-            with numerics.eagerly(eager):
+            with numerics.execution(eager):
                 assert tf.config.functions_run_eagerly()
             assert tf.config.functions_run_eagerly()
     finally:
@@ -178,7 +178,7 @@ def test_sums_have_the_order_of_the_program_until_it_ends():
         "arithmetic_optimization",
     )
     before = options().get(name, True)
-    with pytest.raises(KeyError), numerics.eagerly(False):
+    with pytest.raises(KeyError), numerics.execution(False):
         assert options()[name] is False
         raise KeyError
     assert options()[name] is before

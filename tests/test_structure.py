@@ -33,7 +33,7 @@ ASSIGNED = {
 }
 LONGEST_MODULE, LONGEST_FUNCTION, MOST_ARGUMENTS = 260, 40, 6
 LONGER = {
-    "core/settings.py": 330,  # a table: the more there is to set, the longer
+    "core/settings.py": 280,  # a table: the more there is to set, the longer
     "loop.py train": 67,
 }
 MORE_ARGUMENTS = {"core/training/adam.py update": 8}  # Adam's own letters
