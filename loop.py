@@ -29,11 +29,11 @@ from core.errors import UserError
 from core.evaluation import record as records
 from core.model.build import build
 from core.progress import complain, say
-from core.run import text
+from core.run import program, text
 from core.run.folder import NoFolder, RunFolder
 from core.run.screen import Screen
 from core.show import comparison, encode, explorer, export, film, gallery, page, report
-from core.training import adam, estimators, failure, objective, schedules
+from core.training import adam, estimators, failure, objective, replicas, schedules
 from core.training import state as states
 
 MODES = {  # how a run ends in each mode, and the group of settings which that takes
@@ -60,7 +60,7 @@ def main(argv) -> int:
         return 1
     finally:
         stop.end()
-    return 128 + stop.signal if stop.signal else 0
+    return 128 + stop.asked if stop.asked else 0
 
 
 def run(asked, typed=frozenset(), stop=None) -> None:
@@ -72,14 +72,17 @@ def run(asked, typed=frozenset(), stop=None) -> None:
     if asked.run.mode == "compare":
         return comparison.compare(asked)
     stop = stop or process.NoStop()
-    with RunFolder(asked.run) as folder, numerics.execution(asked.run.eager):
+    with replicas.Team(asked.run) as team, numerics.execution(asked.run.eager):
+        team.expect_same({"program": program.version()["sha256"][:12]})
+        folder = team.enter_context(RunFolder(asked.run)) if team.chief else NoFolder()
         # What shapes a run is kept in its folder.
-        settings = consistency.going_on(folder.past, asked, typed)
+        settings = team.settings(folder.past, asked, typed)
         folder.expect_start(settings.model)
         data, ink = None, 0.5
         if settings.run.mode not in WITHOUT_DATA or settings.show.interpolate:
             data = datasets.load(folder.data_settings(settings.data), say)
             folder.expect_data(data.record)
+            team.expect_same({"data": data.record["sha256"][:12]})
             ink = batches.mean_pixel(data.train.pixels)
         model = build(settings.model)
         params = model.init(settings.run.seed, ink)
@@ -91,11 +94,13 @@ def run(asked, typed=frozenset(), stop=None) -> None:
             changes = consistency.changes(folder.past, settings)
             folder.begin(settings_of.values_of(settings), data.record, changes)
             say(text.describe(settings.model, settings.objective, data))
+        team.share(state, stop)
+        if settings.run.mode == "train":
             train(model, state, data, settings, folder, stop)
         if not stop.signal:
             end, group = MODES[settings.run.mode]
-            its_settings = getattr(settings, group)
-            end(model, state.weights, data, folder, settings.run, its_settings)
+            work = model, state.weights, data, settings.run, getattr(settings, group)
+            team.end(end, records.log_marginal, folder, work)
 
 
 def train(model, state, data, settings, folder=None, stop=None) -> None:
@@ -125,7 +130,7 @@ def train(model, state, data, settings, folder=None, stop=None) -> None:
 
     # Compile, so that no epoch's time has it in: a block of no steps changes nothing.
     jit = numerics.compiles(model, settings.run)
-    compiled_block = tf.function(train_block, jit_compile=jit)
+    compiled_block = replicas.compiled(train_block, jit)
     epoch = batches.epoch(data, model, batch_size, seed, 0)
     block = batches.block(epoch, 0, batches.noise(seed, done, noise_shape), 0)
     compiled_block(model, state, block, loss_settings, adam_settings, horizon)
@@ -157,6 +162,7 @@ def train(model, state, data, settings, folder=None, stop=None) -> None:
                 record = states.epoch_record(state, epoch_steps, seconds)
                 record |= schedules.at(done - 1, loss_settings, adam_settings, horizon)
                 record |= records.validation(model, state.weights, held_out, seed)
+                replicas.expect_equal(state)
                 record |= stop.pauses()  # its seconds are then not of training alone
                 values = record.values()
                 failure.expect_finite(values, state, squares, adam_settings, folder)
@@ -182,12 +188,12 @@ def train_block(model, state, block, loss_settings, adam_settings, horizon):
     spoiled then, and what is returned of that step tells why. One trace and one
     compilation serve every call, for nothing that varies is a Python number.
     """
-    taken = tf.constant(0)
-    measures = tf.zeros([len(states.MEASURES)])
-    squares = tf.zeros([len(tf.nest.flatten(state.params))])
+    taken, dtype = tf.constant(0), tf.nest.flatten(state.params)[0].dtype
+    measures = tf.zeros([len(states.MEASURES)], dtype)
+    squares = tf.zeros([len(tf.nest.flatten(state.params))], dtype)
     totals = tf.identity(state.totals)
     while taken < block.count and tf.reduce_all(tf.math.is_finite(measures)):
-        batch = batches.batch(block, taken)
+        batch = batches.batch(block, taken, dtype)
         measures, squares = train_step(
             model, state, batch, loss_settings, adam_settings, horizon
         )
@@ -201,15 +207,20 @@ def train_block(model, state, block, loss_settings, adam_settings, horizon):
 def train_step(model, state, batch, loss_settings, adam_settings, horizon):
     """Take one step -> its `MEASURES` [4], and each gradient's squared norm [V]."""
     kl_weight = schedules.kl_weight_at(state.step, loss_settings, horizon)
-    losses, grads = loss_and_gradients(
-        model, state.params, batch, loss_settings, kl_weight
+    losses, grads = replicas.sum_over(
+        loss_and_gradients, model, state.params, batch, loss_settings, kl_weight
     )
+    return replicas.part(update)(state, losses, grads, adam_settings, horizon)
+
+
+def update(state, losses, grads, adam_settings, horizon):
+    """Change the weights by these gradients -> what `train_step` gives."""
     squares = adam.squared_norms(grads)
     norm = tf.sqrt(tf.reduce_sum(squares))
     if adam_settings.clip_norm:
         grads = adam.clip(grads, norm, adam_settings.clip_norm)
-    learning_rate = schedules.learning_rate_at(state.step, adam_settings, horizon)
-    adam.apply(state, grads, numerics.after(learning_rate, norm), adam_settings)
+    rate = schedules.learning_rate_at(state.step, adam_settings, horizon, norm.dtype)
+    adam.apply(state, grads, numerics.after(rate, norm), adam_settings)
     adam.follow(state, adam_settings.ema_decay)
     state.step.assign_add(1)
     return tf.stack([*losses, norm]), squares
@@ -223,6 +234,7 @@ def loss_and_gradients(model, params, batch, loss_settings, kl_weight=1.0):
     """
     estimator = loss_settings.estimator
     with tf.GradientTape(persistent=estimator != "standard") as tape:
+        tape.watch(params)  # of another device they are no variables, but copies
         inference = model.infer(params, batch.x, batch.noise, batch.y)
         losses = objective.losses(inference, batch.x, loss_settings, kl_weight)
     if estimator == "standard":

@@ -4,7 +4,8 @@ from core import settings as settings_of
 from core.errors import UserError
 from core.settings import OF_LOSS, OF_RUN, Adam, Settings, as_text, values_of
 
-MAY_CHANGE = [n for n in (*OF_LOSS, *vars(Adam()), "jit", "eager") if n not in OF_RUN]
+MAY_CHANGE = [*OF_LOSS, *vars(Adam()), "jit", "eager", "devices"]
+MAY_CHANGE = [name for name in MAY_CHANGE if name not in OF_RUN]
 OWNERS = {  # a setting -> another, and the values of that to which it belongs
     "latent_dim": ("stochastic_layers", [1]),
     "latent_dims": ("stochastic_layers", [2]),
@@ -63,6 +64,7 @@ def _contradictions(settings: Settings, typed) -> dict:
         "grey pixels (--binarization=none) have no likelihood: leave out "
         "--objective=iwae and --importance_samples": grey and (iwae or samples),
         **_of_priors(model, bfloat16),
+        **_of_replicas(run, loss.free_bits),
         "--digit needs a run that was trained with --conditional": (
             show.digit >= 0 and not model.conditional
         ),
@@ -99,6 +101,19 @@ def _of_priors(model, bfloat16: bool) -> dict:
     }
 
 
+def _of_replicas(run, free_bits: float) -> dict:
+    """{reason: whether it holds}, of many devices and many processes."""
+    several = run.processes > 1
+    return {
+        f"--worker={run.worker}: --workers are {run.processes}, counted from 0": (
+            run.worker >= run.processes
+        ),
+        "--devices are of one process: leave out --workers": several and run.devices,
+        "--free_bits need the mean over the whole batch: leave out --devices, "
+        "--workers": free_bits and (several or run.devices),
+    }
+
+
 def going_on(past: Settings | None, asked: Settings, typed: set[str]) -> Settings:
     """The settings to use in a folder whose run has those of `past`; None: it has none.
 
@@ -122,7 +137,8 @@ def going_on(past: Settings | None, asked: Settings, typed: set[str]) -> Setting
         if "dataset" in typed and past.data.dataset != asked.data.dataset:
             stated = {"data_dir": ""} | stated
         # A run that was trained with --eager is evaluated so only if asked.
-        settings = settings_of.of_values(own | {"eager": False} | stated)
+        here = {name: values[name] for name in ("eager", "workers", "worker")}
+        settings = settings_of.of_values(own | here | stated)
     if past:
         refuse_others(kept, values_of(past), values_of(settings), asked.run.run_dir)
     check(settings, typed)
@@ -144,6 +160,7 @@ def changes(past: Settings | None, now: Settings) -> list[str]:
     past = past or now
     schedules = {past.adam.learning_rate_schedule, now.adam.learning_rate_schedule}
     names = MAY_CHANGE + ["epochs"] * ("cosine" in schedules)
+    names += ["workers"] * (past.run.processes != now.run.processes)
     return differences("--{} was {} and is {}", names, values_of(past), values_of(now))
 
 

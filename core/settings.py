@@ -69,6 +69,20 @@ class Run:
     keep_checkpoints: int = whole(3, "How many of the newest checkpoints are kept.")
     figures: bool = switch(True, "Draw figures at the end; --nofigures draws none.")
     film: bool = switch(False, "Make a film of epochs 1, 2, 3, 5, 8, ... at the end.")
+    devices: str = text("N", "Train on N devices, or all.", r"all|[1-9]\d{0,3}")
+    logical_cpus: int = whole(1, "Devices to make of the CPU, for tests.", 1, 64)
+    workers: str = text(
+        "HOST:PORT,HOST:PORT,...",
+        "Processes that train together, the chief first; all have the same flags but "
+        "--worker. By default as TF_CONFIG or SLURM name them.",
+        r"([^\s,:]+:\d+,)+[^\s,:]+:\d+",
+    )
+    worker: int = whole(0, "Which of --workers this process is, from 0.", 0)
+
+    @property
+    def processes(self) -> int:
+        """How many train together."""
+        return self.workers.count(",") + 1
 
 
 @_record
@@ -212,7 +226,9 @@ class Settings(NamedTuple):
 GROUPS = Settings._field_defaults
 MODES = {  # which groups of settings, or some of a group, a mode uses
     "train": "run data model training objective adam evaluation".split(),
-    "evaluate": "mode run_dir seed jit eager figures data model evaluation".split(),
+    "evaluate": (
+        "mode run_dir seed jit eager figures workers worker data model evaluation"
+    ).split(),
     "generate": (
         "mode run_dir seed jit eager data model num_images digit temperature z "
         "interpolate"

@@ -5,6 +5,7 @@ stop: SIGINT, SIGTERM and SIGHUP, once and twice, in training, evaluation and fi
 damage: every file of a run folder cut at every tenth, zeroed, flipped and missing.
 disk: a file-size limit, and (as root) a full disk and a read-only one.
 numbers: a learning rate of 10, and images that are all black or all white.
+workers: two processes, of which one is killed, stopped, late, or unlike the other.
 
 Each prints what it did and how it ended, and exits with 1 if anything was lost.
 """
@@ -16,6 +17,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -37,6 +39,7 @@ with without_chatter():  # of TensorFlow's import
     from core.data.digits import Digits
     from core.run import checkpoint
     from tests.conftest import (
+        ROOT,
         as_arguments,
         program,
         run,
@@ -287,7 +290,93 @@ def numbers(work, data, count):
         print("numbers: went on with a lower learning rate")
 
 
-DRILLS = {f.__name__: f for f in (kill, stop, damage, disk, numbers)}
+def workers(work, data, count):
+    """Each fault ends every process with one line within 90 seconds; the checkpoint is
+    whole, and the same commands go on."""
+    settings = settings_for(work / "run", data, epochs=100_000)
+    cases = [(n, v) for n in (signal.SIGKILL, signal.SIGTERM) for v in (0, 1)]
+    for number, victim in [*cases, (signal.SIGSTOP, 0), (signal.SIGSTOP, 1)]:
+        pair = start_workers(settings)
+        read_until(pair[0], "epoch ")
+        time.sleep(1)
+        pair[victim].send_signal(number)
+        name = f"{number.name} of {'a worker' if victim else 'the chief'}"
+        end_of(name, [pair[1 - victim]] if number != signal.SIGTERM else pair)
+        if number != signal.SIGTERM:
+            pair[victim].kill()
+            pair[victim].communicate()
+        steps, notes = checkpoint.newest(work / "run")
+        expect(steps and not notes, f"{name}: {notes}")
+    other = write_idx_folder(work / "other", *synthetic.draw(2, (330, 60)))
+    changes = {
+        "other flags": {"beta": 3.0},
+        "another seed": {"seed": 7},
+        "other data": {"data_dir": str(other)},
+        "the same index": {"worker": 0},
+    }
+    for name, change in changes.items():
+        end_of(name, start_workers(settings, **change))
+    version = work / "version"
+    shutil.copytree(ROOT / "core", version / "core")
+    for file in ("loop.py", "flags.py"):
+        shutil.copy(ROOT / file, version)
+    with open(version / "core" / "errors.py", "a") as file:
+        file.write("# another version\n")
+    end_of("another version", start_workers(settings, at=version))
+    lonely, late = start_workers(settings)
+    late.kill()
+    late.communicate()
+    end_of("a worker that never comes", [lonely])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        end_of("a port in use", start_workers(settings, port=port))
+    epochs = checkpoint.newest(work / "run")[0] // 15 + 1
+    for process in start_workers(settings | {"epochs": epochs}):
+        _, errors = process.communicate(timeout=300)
+        expect(process.returncode == 0, f"going on: {errors}")
+    print("workers: the same commands went on")
+
+
+def start_workers(settings, at=ROOT, port=None, **changes):
+    """Two workers; the second has other flags, another place or another's port."""
+    with socket.socket() as one, socket.socket() as two:
+        for each in (one, two):
+            each.bind(("127.0.0.1", 0))
+        ports = [each.getsockname()[1] for each in (one, two)]
+    ports[1] = port or ports[1]
+    hosts = ",".join(f"127.0.0.1:{each}" for each in ports)
+    flags = settings | {"workers": hosts}
+    chief = program(*as_arguments(flags | {"worker": 0}))
+    flags |= {"worker": 1} | changes
+    script, env = (str(at / "loop.py"),), {"PYTHONPATH": str(at)}
+    return chief, program(*as_arguments(flags), script=script, env=env)
+
+
+def end_of(name, processes):
+    """What the processes said at their end; each has 90 seconds for one line."""
+    begun = time.monotonic()
+    for process in processes:
+        try:
+            said, errors = process.communicate(timeout=max(1, 90 - since(begun)))
+        except subprocess.TimeoutExpired:
+            expect(False, f"{name}: {process.args[-1]} did not end")
+            process.kill()
+            said, errors = process.communicate()
+        line = errors or said.strip().split("\n")[-1]
+        stopped = "SIGTERM" in name and not errors
+        expect(stopped or one_line(errors), f"{name}: {errors}")
+        print(
+            f"workers: {name}, {since(begun):.0f} s: {line.strip()[:200]}", flush=True
+        )
+
+
+def since(begun):
+    return time.monotonic() - begun
+
+
+DRILLS = {f.__name__: f for f in (kill, stop, damage, disk, numbers, workers)}
 
 
 def main():

@@ -47,6 +47,7 @@ MEANINGLESS = [  # but harmless, if it is a default
     ({"data_dir": ""}, "^--data_dir=: expected the name of a folder"),
     ({"start_from": ""}, "^--start_from=: expected the name of a folder"),
 ]
+PAIR = {"workers": "a:1,b:2"}
 CONTRADICTIONS = [
     (IWAE | {"estimator": "stl"}, "biased for the IWAE bound: use dreg"),
     ({"estimator": "dreg"}, "for the elbo, use stl"),
@@ -75,6 +76,11 @@ CONTRADICTIONS = [
         {"validation_size": 0, "evaluation_split": "validation"},
         "needs validation images",
     ),
+    ({"worker": 1}, "--worker=1: --workers are 1, counted from 0"),
+    (PAIR | {"worker": 2}, "--worker=2: --workers are 2"),
+    (PAIR | {"devices": "all"}, "--devices are of one process"),
+    (PAIR | {"free_bits": 0.1}, "the mean over the whole batch"),
+    ({"devices": "2", "free_bits": 0.1}, "the mean over the whole batch"),
 ]
 
 
@@ -109,6 +115,7 @@ def test_what_has_no_meaning_is_refused_if_it_was_typed(case):
         TWO | {"latent_dims": (5, 4), "upper_hidden_sizes": (5,)},
         {"estimator": "stl", "warmup_epochs": 2, "beta": 0.5},
         DREG | {"num_samples": 5},
+        PAIR | {"worker": 1},
         IWAE | {"warmup_epochs": 2},
         GREY | {"free_bits": 0.1, "beta": 2.0},
         {"bfloat16": True, "importance_samples": 5},
@@ -158,7 +165,8 @@ def test_what_a_run_keeps_and_what_it_may_change():
     assert {*settings.OF_MODEL} == of_model
     assert {*settings.OF_LOSS} == {f.name for f in dataclasses.fields(Objective)}
     of_adam = {f.name for f in dataclasses.fields(Adam)} - {"ema_decay"}
-    assert {*consistency.MAY_CHANGE} == {*settings.OF_LOSS, *of_adam, "jit", "eager"}
+    others = {"jit", "eager", "devices"}
+    assert {*consistency.MAY_CHANGE} == {*settings.OF_LOSS, *of_adam} | others
 
 
 def test_a_new_run_takes_the_settings_as_they_are():
@@ -362,4 +370,7 @@ def test_changes_of_the_numbers_are_listed():
     assert consistency.changes(PAST, now) == ["--learning_rate was 0.001 and is 0.5"]
     now = changed(PAST, learning_rate_schedule="cosine", epochs=9)
     assert len(consistency.changes(PAST, now)) == 2
+    alone, pair, moved = (changed(PAST, workers=w) for w in ("", "a:1,b:2", "c:3,d:4"))
+    assert consistency.changes(alone, pair) == ["--workers was none and is a:1,b:2"]
+    assert consistency.changes(pair, moved) == []
     assert consistency.changes(PAST, PAST) == consistency.changes(None, now) == []

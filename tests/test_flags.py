@@ -43,6 +43,7 @@ OTHER_VALUES = {  # of every setting, one that is not its default
     **dict(runs="a,b"),
     **dict(digit=3, prior="flow", prior_components=18, flow_layers=19, flow_units=20),
     **dict(temperature=0.5, z="1,-2.5", interpolate="3,4", images="/c"),
+    **dict(devices="2", logical_cpus=3, workers="a:1,b:2", worker=1),
 }
 
 
@@ -335,7 +336,8 @@ def test_help_lists_every_flag_with_default_and_choices(name):
     elif choices:
         assert rest == f"={field.default} ({'|'.join(choices)})"
     else:
-        forms = {"z": "X,Y,...", "interpolate": "I,J"}
+        forms = {"z": "X,Y,...", "interpolate": "I,J", "devices": "N"}
+        forms["workers"] = "HOST:PORT,HOST:PORT,..."
         assert rest == f"={shown(field.default) or forms.get(name, 'FOLDER')}"
 
 

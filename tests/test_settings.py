@@ -81,6 +81,8 @@ def test_records_can_be_compared_hashed_and_not_changed():
 WHOLE = {  # name -> (record, least, most)
     "seed": (Run, 0, 2**31 - 1),
     "checkpoint_every": (Run, 1, 10**9),
+    "logical_cpus": (Run, 1, 64),
+    "worker": (Run, 0, 10**9),
     "keep_checkpoints": (Run, 1, 10**9),
     "validation_size": (Data, 0, 10**9),
     "epochs": (Training, 1, 2**28),
@@ -218,17 +220,23 @@ TEXTS = {  # name -> texts that work, texts that do not
         ("a", "1,", "1e3", "nan", "1;2"),
     ),
     "interpolate": (("0,1", "12,7"), ("1", "1,-2", "1,2,3", "1.0,2", "1, 2", "१,२")),
+    "devices": (("1", "all", "16"), ("0", "-1", "two", "1.5", "all\n", "२")),
+    "workers": (
+        ("a:1,b:2", "127.0.0.1:20,c.d:4,e-f:65535"),
+        ("a:1", "a,b", "a:1,b", "a:1, b:2", "a:1,b:2,", ",", "a:b,c:d"),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_numbers_are_written_as_their_form_says(name):
     right, wrong = TEXTS[name]
+    record = Run if name in ("devices", "workers") else Show
     for value in ("", *right):
-        assert getattr(Show(**{name: value}), name) == value
+        assert getattr(record(**{name: value}), name) == value
     for value in (*wrong, (1, 2), None, 3):
-        with pytest.raises(UserError, match=f"^--{name}=.*: expected text as in "):
-            Show(**{name: value})
+        with pytest.raises(UserError, match=f"(?s)^--{name}=.*: expected text as in "):
+            record(**{name: value})
 
 
 FOLDERS = {"run_dir": Run, "start_from": Run, "data_dir": Data, "images": Show}
@@ -306,7 +314,7 @@ def test_a_mode_uses_what_its_work_depends_on():
     )
     of_show -= {"runs"}
     evaluate = shared | of_data | of_evaluation | {"figures"}
-    assert settings.used_by("evaluate") == evaluate
+    assert settings.used_by("evaluate") == evaluate | {"workers", "worker"}
     assert settings.used_by("generate") == shared | of_data | of_show - {"images"}
     assert settings.used_by("explore") == shared | of_data
     assert settings.used_by("compare") == {"mode", "seed", "runs"} | of_evaluation

@@ -30,11 +30,12 @@ FORBIDDEN = r"keras|compat\.v1|tensorflow_probability|tf\.optimizers|pickle|rand
 ASSIGNED = {
     *(("core/training/adam.py", name) for name in ("p", "m", "v", "average")),
     *(("loop.py", name) for name in ("state.step", "state.totals")),
+    ("core/training/replicas.py", "variable"),  # what the chief read, to the others
 }
 LONGEST_MODULE, LONGEST_FUNCTION, MOST_ARGUMENTS = 260, 40, 6
 LONGER = {
-    "core/settings.py": 280,  # a table: the more there is to set, the longer
-    "loop.py train": 67,
+    "core/settings.py": 295,  # a table: the more there is to set, the longer
+    "loop.py train": 68,
 }
 MORE_ARGUMENTS = {"core/training/adam.py update": 8}  # Adam's own letters
 WITHOUT_TESTS = {"core/errors.py"}  # there is nothing in it that could break

@@ -99,11 +99,17 @@ def block(epoch: Epoch, first: int, noise, count=None) -> Block:
     return Block(tf.gather(epoch.pixels, rows), labels, noise, tf.constant(count))
 
 
-def batch(block: Block, i) -> Batch:
-    """Batch number `i` (from 0) of a block."""
+def batch(block: Block, i, dtype=tf.float32) -> Batch:
+    """Batch number `i` (from 0) of a block, all of it of one type."""
     labels = None if block.labels is None else tf.gather(block.labels, i)
-    x, y = to_batch(tf.gather(block.pixels, i), labels)
-    return Batch(x, y, tf.gather(block.noise, i))
+    x, y = to_batch(tf.gather(block.pixels, i), labels, dtype)
+    return Batch(x, y, tf.cast(tf.gather(block.noise, i), dtype))
+
+
+def rows(batch: Batch, first: int, last: int) -> Batch:
+    """The images `first` .. `last - 1` of a batch, with their noise."""
+    y = None if batch.y is None else batch.y[first:last]
+    return Batch(batch.x[first:last], y, batch.noise[:, first:last])
 
 
 def noise_shape(model, settings, batch_size: int, epoch_steps: int):

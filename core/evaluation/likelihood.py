@@ -20,7 +20,7 @@ from core.run import process
 IMAGES, SAMPLES = 20, 100  # in a group; the images of one share their noise
 
 
-def log_marginal(model, weights, split, key, settings, jit: bool):
+def log_marginal(model, weights, split, key, settings, run_settings):
     """Yield log p(x) in nats of one tile of images after the other, float64 [n].
 
     Importance sampling with q(z|x) as proposal: the log-mean-exp of the log importance
@@ -31,16 +31,20 @@ def log_marginal(model, weights, split, key, settings, jit: bool):
     of drawing. Only the mean over images gains a little variance, which vanishes as the
     number of samples grows.
 
-    `jit` compiles it with XLA. With `bfloat16`, whose products are slow there, the
-    networks run outside of it, and only what follows them is compiled.
+    XLA compiles it if `settings.Run` says so. With `bfloat16`, whose products are slow
+    there, the networks run outside of it, and only what follows them is compiled. Where
+    a run has several processes each has its tiles; those of the others are 0.
     """
     num_samples, images = settings.importance_samples, len(split.pixels)
+    jit = numerics.compiles(model, run_settings)
     if settings.bfloat16:
         weights = numerics.in_bfloat16(weights)
     compiled = compiled_groups(jit and not settings.bfloat16)
     at_once = SAMPLES if jit else numerics.UNFUSED
 
     def tile_at(first):
+        if first // numerics.TILE % run_settings.processes != run_settings.worker:
+            return np.zeros(min(numerics.TILE, images - first))  # another's
         rows = tf.minimum(tf.range(first, first + numerics.TILE), images - 1)
         tile = Split(*(tf.gather(part, rows) for part in split))
         tile = tile if model.conditional else tile._replace(labels=None)

@@ -44,8 +44,8 @@ def evaluation(model, weights, data, run_settings, settings, known=None) -> Eval
     `settings.Evaluation` asks for. `known` are the images' numbers of the
     same evaluation made before, whose log p(x) need not be computed again."""
     start, seed = time.perf_counter(), run_settings.seed
-    kind, count = settings.evaluation_split, settings.evaluation_images or None
-    split = datasets.Split(*(part[:count] for part in datasets.fix(data, kind, seed)))
+    kind = settings.evaluation_split
+    split = split_of(data, seed, settings)
     found = bounds.evaluate(model, weights, split, kind, seed)
     images = dict(found.images)
     units, kls = [*found.active_units], [kl.tolist() for kl in found.kl_per_dim]
@@ -66,11 +66,9 @@ def evaluation(model, weights, data, run_settings, settings, known=None) -> Eval
         **probe(model, weights, data, found.z_mean, split.labels.numpy(), seed),
     }
     if settings.importance_samples:
-        jit = numerics.compiles(model, run_settings)
-        key = rng.key(seed, rng.Stream.LIKELIHOOD, datasets.INDEX[kind])
         log_p = known.get("log_p") if known else None
         if log_p is None:
-            log_p = log_marginal(model, weights, split, key, settings, jit)
+            log_p = log_marginal(model, weights, data, run_settings, settings)
         images["log_p"] = log_p
         record |= nll(log_p)
         record["importance_samples"] = settings.importance_samples
@@ -89,11 +87,23 @@ def probe(model, weights, data, z_mean, labels, seed: int) -> dict:
     }
 
 
-def log_marginal(model, weights, split, key, settings, jit: bool) -> np.ndarray:
-    """log p(x) of each image by importance sampling, [N], behind a bar."""
-    tiles = []
+def split_of(data, seed: int, settings) -> datasets.Split:
+    """The images that `settings.Evaluation` asks for."""
+    fixed = datasets.fix(data, settings.evaluation_split, seed)
+    count = settings.evaluation_images or None
+    return datasets.Split(*(part[:count] for part in fixed))
+
+
+@numerics.full_precision()
+def log_marginal(model, weights, data, run_settings, settings) -> np.ndarray:
+    """log p(x) of each image by importance sampling, [N], behind a bar; 0 of those
+    that another process has."""
+    kind, seed, tiles = settings.evaluation_split, run_settings.seed, []
+    split = split_of(data, seed, settings)
+    key = rng.key(seed, rng.Stream.LIKELIHOOD, datasets.INDEX[kind])
+    work = model, weights, split, key, settings, run_settings
     with progress.bar(len(split.pixels), "image", "-log p(x)") as bar:
-        for log_p in likelihood.log_marginal(model, weights, split, key, settings, jit):
+        for log_p in likelihood.log_marginal(*work):
             tiles.append(log_p)
             bar.update(len(log_p))
     return np.concatenate(tiles)

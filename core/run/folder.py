@@ -12,15 +12,17 @@ from core.run import checkpoint, config, files, metrics, process, program, start
 
 
 class NoFolder:
-    """A run that is kept nowhere but in memory, as in a notebook."""
+    """A run that is kept nowhere but in memory, as in a notebook, or whose folder is
+    another process's."""
 
-    path, seconds, frames = "in memory", 0.0, None
+    path, seconds, past, frames = "in memory", 0.0, None, None
 
-    def add_epoch(self, record: dict) -> None:
-        """Keep no record."""
+    def leave(self, given, *more):
+        """What is given, as it is: nothing is read, refused or kept."""
+        return given
 
-    def save(self, step: int, seconds: float) -> None:
-        """Keep no checkpoint."""
+    data_settings = expect_start = expect_data = restore = begin = leave
+    add_epoch = save = leave
 
     def how_to_go_on(self, *changed: str) -> str:
         """What to do after a stop or a failure."""
@@ -38,6 +40,7 @@ class RunFolder(contextlib.ExitStack):
         self.metrics = self.path / checkpoint.METRICS  # the records of epochs
         self.frames = self.path / "film"
         self.past, self.seconds = None, 0.0  # of training in the checkpoint's epoch
+        self.known = None  # the images' numbers that all processes have just computed
         self._saver = self._state = self._saved = self._events = None
         self.recorded = expect_own(settings)  # before a lock is put into another's
         self._locked = locks and self.path.exists()
@@ -154,6 +157,8 @@ class RunFolder(contextlib.ExitStack):
     def evaluated_before(self, fields: dict) -> dict | None:
         """The images' numbers {name: [N]} of the last evaluation that agrees in all of
         these fields."""
+        if self.known:
+            return self.known
         with contextlib.suppress(UserError):  # one that is damaged is no reason to end
             for record in reversed(metrics.read(self.path / "evaluations.jsonl")):
                 if fields.items() <= record.items():

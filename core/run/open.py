@@ -19,7 +19,8 @@ def open_run(folder):
       UserError: it is no trained run or damaged, or its data cannot be had.
     """
     with RunFolder(Run(mode="evaluate", run_dir=str(folder)), locks=False) as home:
-        here = dataclasses.replace(home.past.run, run_dir=str(folder))  # it may move
+        here = dict(run_dir=str(folder), workers="", worker=0)  # it may move
+        here = dataclasses.replace(home.past.run, **here)
         settings = home.past._replace(run=here)
         data = datasets.load(home.data_settings(settings.data), say)
         home.expect_data(data.record)

@@ -131,8 +131,16 @@ def _handle(number: int, handler) -> None:
 class NoStop:
     """Nothing asks training to stop."""
 
-    signal = 0
-    deferred = False
+    asked, deferred = 0, False
+    exchange = staticmethod(int)  # what any process of a run was asked, if it has more
+
+    @property
+    def signal(self) -> int:
+        """The signal that asks, 0 for none."""
+        found = self.exchange(self.asked)
+        if found:  # else a signal may have come meanwhile
+            self.asked = found
+        return found
 
     def pauses(self) -> dict:
         """What an epoch's record says of pauses in it: nothing."""
@@ -142,7 +150,7 @@ class NoStop:
 class Stop(NoStop):
     """What SIGINT, SIGTERM and SIGHUP do, unless a parent had them ignored.
 
-    While `deferred` is set, as in training, the first of them is kept in `signal`, for
+    While `deferred` is set, as in training, the first of them is kept in `asked`, for
     training to save and end; else it ends the process at once, with `farewell`, as the
     second always does. It raises no exception: TensorFlow's C++ would crash on one in
     its midst, and Python would drop one in a destructor.
@@ -160,7 +168,7 @@ class Stop(NoStop):
         for each in ENDING:
             if signal.getsignal(each) is not signal.SIG_IGN:
                 signal.signal(each, signal.SIG_DFL)
-        self.signal = number
+        self.asked = number
         if not self.deferred:
             with contextlib.suppress(OSError):  # nobody reads
                 os.write(1, self._farewell)

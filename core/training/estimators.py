@@ -33,6 +33,7 @@ def gradients(tape, loss, model, params, inference, weights):
     grads, by_samples, by_log_prior = tape.gradient(loss, sources)
     encoders = {name: params[name] for name in model.encoders}
     with tf.GradientTape() as direct:
+        direct.watch(encoders)
         log_prior = model.prior.log_prob(params, tf.stop_gradient(top.z))
     shared = direct.gradient(log_prior, encoders, output_gradients=by_log_prior)
     for name, z, by_z in zip(model.encoders, samples, by_samples, strict=True):

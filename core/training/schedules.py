@@ -33,7 +33,7 @@ def kl_weight_at(step, settings, horizon: Horizon):
     return settings.beta * tf.minimum(done, 1.0)
 
 
-def learning_rate_at(step, settings, horizon: Horizon):
+def learning_rate_at(step, settings, horizon: Horizon, dtype=tf.float32):
     """The rate for `step` (from 0): falling without an end, constant, or half a cosine
     down to 0.
 
@@ -44,9 +44,9 @@ def learning_rate_at(step, settings, horizon: Horizon):
     if settings.learning_rate_schedule == "constant":
         return settings.learning_rate
     if settings.learning_rate_schedule == "inverse_sqrt":
-        done = tf.cast(step, tf.float32) / INVERSE_SQRT_STEPS
+        done = tf.cast(step, dtype) / INVERSE_SQRT_STEPS
         return settings.learning_rate * tf.math.rsqrt(1 + done)
-    done = tf.minimum(tf.cast(step, tf.float32) / horizon.total, 1.0)
+    done = tf.minimum(tf.cast(step, dtype) / horizon.total, 1.0)
     return settings.learning_rate * 0.5 * (1 + tf.cos(math.pi * done))
 
 

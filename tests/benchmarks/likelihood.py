@@ -67,19 +67,18 @@ def this_project(turns, samples, bfloat16, **values):
     """A worker: the program's estimate."""
     import tensorflow as tf
 
-    from core import numerics, rng
+    from core import rng
     from core.data import datasets
     from core.evaluation import likelihood
 
     values |= {"importance_samples": samples, "bfloat16": bfloat16}
     *work, settings = prepare_images(**values)
-    jit = numerics.compiles(work[0], settings.run)
     index = datasets.INDEX["test"]
     key = rng.key(settings.run.seed, rng.Stream.LIKELIHOOD, index)
     tf.function = functools.cache(tf.function)  # the rounds share one compilation
 
     def estimate():
-        tiles = likelihood.log_marginal(*work, key, settings.evaluation, jit)
+        tiles = likelihood.log_marginal(*work, key, settings.evaluation, settings.run)
         return {"log p(x)": float(np.mean(np.concatenate(list(tiles))))}
 
     turns.serve(estimate)

@@ -12,7 +12,7 @@ from core.evaluation import likelihood
 from core.model import priors, terms
 from core.model.build import build
 from core.model.terms import Inference, Latent
-from core.settings import Evaluation, Model
+from core.settings import Evaluation, Model, Run
 
 ONE = Model(hidden_sizes=(16,), latent_dim=3, activation="tanh")
 TWO = Model(hidden_sizes=(16,), stochastic_layers=2, latent_dims=(4, 3))
@@ -43,7 +43,8 @@ KEY = rng.key(0, rng.Stream.LIKELIHOOD, 1)
 def log_p(model, params, split, samples, jit=False, **settings):
     """log p(x) of all images, by one tile after the other."""
     settings = Evaluation(importance_samples=samples, **settings)
-    tiles = [*likelihood.log_marginal(model, params, split, KEY, settings, jit)]
+    here = Run(jit=jit)
+    tiles = [*likelihood.log_marginal(model, params, split, KEY, settings, here)]
     starts = range(0, len(split.pixels), numerics.TILE)
     sizes = [min(numerics.TILE, len(split.pixels) - start) for start in starts]
     assert [len(tile) for tile in tiles] == sizes
@@ -66,7 +67,9 @@ def test_an_estimate_that_is_stopped_starts_no_other_tile(
     monkeypatch.setattr(tf, "gather", lambda *a: started.append(a) or gather(*a))
     many = Split(*(tf.concat([part] * 10, axis=0) for part in split))
     with pytest.raises(KeyboardInterrupt):
-        for _ in likelihood.log_marginal(model, params, many, KEY, settings, False):
+        for _ in likelihood.log_marginal(
+            model, params, many, KEY, settings, Run(jit=False)
+        ):
             raise KeyboardInterrupt
     images = [a for a in started if a[0] is many.pixels]
     assert 1 <= len(images) <= 3  # of 30 tiles

@@ -156,7 +156,7 @@ def test_nll_is_the_mean_over_images_with_its_standard_error(one, data, kind, in
     assert list(found) == [*FIELDS[:-1], *OF_NLL, "seconds"]
     key = rng.key(5, rng.Stream.LIKELIHOOD, index)
     asked = settings.Evaluation(importance_samples=30)
-    tiles = [*likelihood.log_marginal(*one, split, key, asked, False)]
+    tiles = [*likelihood.log_marginal(*one, split, key, asked, RUN)]
     log_p = np.concatenate(tiles)
     assert len(log_p) == 25
     np.testing.assert_array_equal(images["log_p"], log_p)
@@ -213,8 +213,8 @@ def test_a_single_image_has_no_standard_error(one, data):
 def test_nll_is_compiled_as_training_is(one, data, monkeypatch, run, compiled):
     seen = []
 
-    def watched(model, weights, split, key, settings, jit):
-        seen.append(jit)
+    def watched(model, weights, split, key, settings, run_settings):
+        seen.append(run_settings.jit)
         yield np.zeros(len(split.pixels))
 
     monkeypatch.setattr(likelihood, "log_marginal", watched)

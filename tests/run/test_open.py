@@ -10,7 +10,7 @@ from core import settings as settings_of
 from core.data import datasets, synthetic
 from core.errors import UserError
 from core.model import networks
-from core.run import files
+from core.run import config, files
 from core.run.open import open_run
 from tests.conftest import ROOT, run
 from tests.runs import newest_checkpoint
@@ -36,6 +36,15 @@ def test_a_run_is_opened_while_another_process_trains_there(trained, data_dir):
     assert data.record["name"] == "tiny" and len(data.test.pixels) == 60
     mean, log_var = model.encode(weights, np.zeros([3, 784], np.float32))
     assert mean.shape == log_var.shape == (3, 2)
+
+
+def test_a_run_of_several_processes_is_opened_as_of_one(trained):
+    """Which then evaluates all images, and not those of one of them."""
+    recorded = config.read(Path(trained["run_dir"]))
+    recorded["flags"] |= {"workers": "a:1,b:2"}
+    config.write(Path(trained["run_dir"]), recorded)
+    here = open_run(trained["run_dir"])[3].run
+    assert (here.processes, here.worker) == (1, 0)
 
 
 def test_without_an_average_the_weights_are_the_last(small, unreported):

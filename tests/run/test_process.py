@@ -335,6 +335,17 @@ def handlers(monkeypatch):
         signal.signal(number, handler)
 
 
+def test_a_signal_that_comes_during_an_exchange_is_not_lost():
+    stop = process.NoStop()
+
+    def exchange(number):
+        stop.asked = 15  # as a signal's handler does
+        return number
+
+    stop.exchange = exchange
+    assert stop.signal == 0 and stop.signal == 15 == stop.asked
+
+
 @pytest.mark.parametrize("number", process.ENDING, ids=lambda number: number.name)
 def test_a_signal_is_deferred_in_training(handlers, number):
     stop = process.Stop("")
