@@ -53,7 +53,7 @@ def mean_pixel(images) -> float:
 def to_batch(pixels, labels=None, dtype=tf.float32):
     """Pixels [B, 784], bool or uint8, and labels [B] or None -> x in [0, 1], and y."""
     x = tf.cast(pixels, dtype)
-    x = x if pixels.dtype == tf.bool else x * (1 / 255)
+    x = x * (1 / 255) if pixels.dtype == tf.uint8 else x
     return x, one_hot(labels, dtype)
 
 

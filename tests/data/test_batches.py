@@ -28,6 +28,8 @@ def test_the_type_of_pixels_decides_how_they_are_scaled(dtype):
     x, y = batches.to_batch(grey > 0, dtype=dtype)
     assert x.dtype == dtype and y is None
     np.testing.assert_array_equal(x, [[0, 1, 1]])
+    z = tf.constant([[0, -1.5, 300]], dtype)  # latents are as they are
+    np.testing.assert_array_equal(batches.to_batch(z, dtype=dtype)[0], z)
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
