@@ -206,7 +206,9 @@ def train_block(model, state, block, loss_settings, adam_settings, horizon):
 @tf.autograph.experimental.do_not_convert  # it takes seconds, and finds nothing
 def train_step(model, state, batch, loss_settings, adam_settings, horizon):
     """Take one step -> its `MEASURES` [4], and each gradient's squared norm [V]."""
-    kl_weight = schedules.kl_weight_at(state.step, loss_settings, horizon)
+    kl_weight = schedules.kl_weight_at(
+        state.step, loss_settings, horizon, batch.x.dtype
+    )
     losses, grads = replicas.sum_over(
         loss_and_gradients, model, state.params, batch, loss_settings, kl_weight
     )

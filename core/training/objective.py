@@ -26,7 +26,6 @@ def losses(inference, x, settings, kl_weight=1.0) -> Losses:
     * iwae: minus the log of the mean of w over the samples, Burda et al. (arXiv
       1509.00519), equation (8), whatever the estimator.
     """
-    kl_weight = tf.cast(kl_weight, x.dtype)
     distortion = -tf.reduce_mean(terms.log_likelihood(inference, x))  # of [K, B]
     rate = tf.reduce_mean(terms.kl(inference))  # of [B]
     if settings.objective == "elbo" and settings.estimator == "standard":

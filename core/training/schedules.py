@@ -20,7 +20,7 @@ def horizon(loss_settings, epochs: int, epoch_steps: int) -> Horizon:
     return Horizon(loss_settings.warmup_epochs * epoch_steps, epochs * epoch_steps)
 
 
-def kl_weight_at(step, settings, horizon: Horizon):
+def kl_weight_at(step, settings, horizon: Horizon, dtype=tf.float32):
     """The weight of the KL at `step` (from 0): up to beta in a straight line.
 
     `settings` are `settings.Objective`. Warm-up: Sonderby et al. (arXiv 1602.02282),
@@ -29,7 +29,7 @@ def kl_weight_at(step, settings, horizon: Horizon):
     """
     if not horizon.warmup:
         return settings.beta
-    done = tf.cast(step, tf.float32) / horizon.warmup
+    done = tf.cast(step, dtype) / horizon.warmup
     return settings.beta * tf.minimum(done, 1.0)
 
 
