@@ -114,10 +114,11 @@ def report(folder, data, vaes: dict, name: str, drawn, seed: int) -> None:
         sets[run] = 255 * tf.sigmoid(vae.sample(weights, noise(seed, vae.noise_size)))
     sets[name], params, seen = 255 * drawn, train(data, seed), {}
     labels = data.test.labels[:SAMPLES]
-    for index, (each, x) in enumerate(sets.items(), start=5):
+    key = rng.key(seed, rng.Stream.SAMPLE, 5)  # one: no row depends on the others
+    for each, x in sets.items():
         grey = tf.cast(tf.round(x[: len(labels)]), tf.uint8)
-        drawn = binarization.binarize(grey, rng.key(seed, rng.Stream.SAMPLE, index))
-        seen[each] = [look_at(params, images) for images in (drawn, grey)]
+        pair = binarization.binarize(grey, key), grey
+        seen[each] = [look_at(params, images) for images in pair]
     guesses = [np.argmax(networks.dense(params["head"], x), 1) for x in seen["test"]]
     right = " and ".join(f"{np.mean(y == labels):.2%}" for y in guesses)
     text = f"{len(labels):,} of each, binarized and grey, against test images\n"

@@ -97,8 +97,7 @@ def test_the_table_has_a_row_for_each_set_and_ranks_them(
     rows = {line[:22].strip(): line[22:].split() for line in text.split("\n")}
     assert text.startswith("60 of each") and "this project alone" in text
     training, vae = rows["training images"], rows[str(two_epochs)[-22:]]
-    assert rows["parrot"][3:] == training[3:]  # grey: the same images
-    assert rows["parrot"][:3] != training[:3]  # another draw of their pixels
+    assert rows["parrot"] == training  # wherever a set stands, its draw is the same
     assert float(vae[0]) > float(training[0]) and float(vae[3]) > float(training[3])
     assert (tmp_path / "figures" / "samples.png").exists()
 
