@@ -1,13 +1,11 @@
-"""Two processes of a core each beside one of two cores, by 50 samples an image:
-`python -m tests.benchmarks.replicas`.
+"""Two processes of a core each beside one of two cores: `-m tests.benchmarks.replicas`.
 
-The settings are those of core/recipes/iwae_1layer_k50.flags, by default on the built-in
-digits. In each round both train a few epochs anew, in turn; the first epoch of each is
-dropped. It prints what each step exchanges, and, by the measured step, from which batch
-on two machines are faster than one.
+The settings are those of core/recipes/iwae_1layer_k50.flags: fifty samples an image. In
+each round both train a few epochs anew, in turn; the first epoch of each is dropped.
+Below the table it says what each step exchanges, and, by the measured step, from which
+batch on two machines are faster than one.
 """
 
-import argparse
 import os
 import socket
 import statistics
@@ -17,11 +15,13 @@ import tempfile
 from pathlib import Path
 
 from core.run import metrics
+from tests.benchmarks import report
 from tests.benchmarks.report import ROOT
 
+BATCH = 50  # images, as in the recipe
 RECIPE = ROOT / "core/recipes/iwae_1layer_k50.flags"
 WEIGHTS = 425_284  # of 784-200-200-50-200-200-784
-NETWORKS = {"a gigabit": 1e9 / 8, "ten gigabit": 1e10 / 8}  # bytes a second
+NETWORKS = {"A gigabit": 1e9 / 8, "Ten gigabits": 1e10 / 8}  # bytes a second
 
 
 def seconds_of_epochs(folder, workers, data):
@@ -51,37 +51,58 @@ def seconds_of_epochs(folder, workers, data):
             )
         )
     if any([process.wait() for process in started]):
-        sys.exit("a process failed")
+        raise ValueError("a process failed")
     return [r["seconds"] for r in metrics.read(Path(folder) / "metrics.jsonl")][1:]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--images", type=int, default=20_000, help="in an epoch")
-    parser.add_argument("--data_dir", default="")
-    asked = parser.parse_args()
-    there, data = 25_000, [f"--epochs={asked.epochs}", "--dataset=synthetic"]
-    if asked.data_dir:
-        there, data[1:] = 60_000, [f"--data_dir={asked.data_dir}", "--dataset=mnist"]
-    data.append(f"--validation_size={there - asked.images}")
-    found, steps = {1: [], 2: []}, asked.images // 50
-    with tempfile.TemporaryDirectory() as work:
-        for number in range(asked.rounds):
+    """A table of milliseconds a step, and from which batch two machines pay."""
+    options = report.parser(__doc__, rounds=4)
+    shown = "default: %(default)s"
+    options.add_argument("--epochs", type=report.positive, default=3, help=shown)
+    options.add_argument(
+        "--images", type=report.positive, default=20_000, help=f"an epoch; {shown}"
+    )
+    asked, found = report.parse(options), {1: [], 2: []}
+    with report.data_folder(asked.data_dir) as (data, train, _):
+        report.expect_at_most("--images", asked.images, train, "training")
+        held_out = len(train.images) - asked.images
+        flags = [f"--epochs={asked.epochs}", f"--validation_size={held_out}"]
+        flags += ["--dataset=mnist", f"--data_dir={data}"]
+        for _ in range(asked.rounds):
             for count in found:
-                folder = f"{work}/{number}-{count}"
-                found[count] += seconds_of_epochs(folder, count, data)
-    one, two = (1000 * statistics.median(found[n]) / steps for n in (1, 2))
-    size = 4 * (WEIGHTS + 3)
-    print(f"one process of two cores: {one:.2f} ms a step")
-    print(f"two processes of a core each: {two:.2f} ms a step, {one / two:.2f} of it")
-    print(f"each step exchanges {size:,} bytes, sent and received by each of two")
-    for name, speed in NETWORKS.items():
-        wire = 1000 * size / speed
-        batch = wire / (one / 50 / 2)  # images whose halves save as much as it takes
-        print(f"{name}: {wire:.1f} ms a step; two machines pay from {batch:.0f} images")
+                with tempfile.TemporaryDirectory() as work:
+                    seconds = seconds_of_epochs(f"{work}/run", count, flags)
+                steps = asked.images // BATCH
+                found[count].append(1000 * statistics.median(seconds) / steps)
+    rows = [
+        {"processes": n, "cores of each": 2 // n, **report.summary(found[n])}
+        for n in found
+    ]
+    speed = report.summary(report.ratios(found[1], found[2]))
+    rows[1]["speed"] = speed
+    report.print_table([line(row) for row in rows])
+    size, step = 4 * (WEIGHTS + 3), rows[0]["median"]
+    print(f"Each step exchanges {size:,} bytes, sent and received by each of two.")
+    for name, bytes_a_second in NETWORKS.items():
+        wire = 1000 * size / bytes_a_second
+        batch = wire / (step / BATCH / 2)  # whose half saves as much as it takes
+        print(
+            f"{name}: {wire:.1f} ms; two machines pay from {batch:.0f} images a batch"
+        )
+    report.write_json(asked, rows)
+
+
+def line(row: dict) -> dict:
+    """A row for people."""
+    speed = report.significant(row["speed"]["median"]) if "speed" in row else "1"
+    return {
+        **{name: row[name] for name in ("processes", "cores of each")},
+        "ms a step": report.significant(row["median"]),
+        "spread": report.span(row),
+        "speed": speed,
+    }
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)
