@@ -117,6 +117,10 @@ def run(settings, stop) -> None:
             raise UserError(
                 f"--runs={first}: expected a trained VAE first: see README.md"
             )
+        past = folder.past.show.runs.split(",")[0] if folder.past else first
+        if past != first:
+            here = f"this run learns the latents of {past}"
+            raise UserError(f"--runs={first}: {here}: choose another --run_dir")
         (model, weights, data, _), (dim, *_) = vaes[first], vaes[first][0].latent_dims
         state = states.init(init(settings.model, dim, seed), settings.adam)
         compiled_block = steps.compiled(train_step, len(MEASURES))

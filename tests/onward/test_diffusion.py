@@ -1,4 +1,5 @@
 import math
+import shutil
 from functools import partial
 
 import numpy as np
@@ -161,3 +162,12 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(run, monkeypatch):
 def test_without_a_vae_it_says_so(run):
     with pytest.raises(UserError, match="--runs=/nowhere: expected a trained VAE"):
         run("one", runs="/nowhere")
+
+
+def test_a_run_does_not_go_on_with_the_latents_of_another_vae(
+    run, two_epochs, tmp_path
+):
+    other = shutil.copytree(two_epochs, tmp_path / "vae")
+    run("one", StopAfter(1))
+    with pytest.raises(UserError, match=f"learns the latents of {two_epochs}"):
+        run("one", runs=f"{other},{two_epochs}")
