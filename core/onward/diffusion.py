@@ -138,7 +138,7 @@ def run(settings, stop) -> None:
             path = folder.path / "figures" / "noise_levels.png"
             figures.image_rows(path, "Each row a sample at ten levels, decoded", rows)
             drawn = tf.sigmoid(model.decode(weights, z[-1]))
-            scores.report(folder, data, vaes, "diffusion", drawn, seed)
+            scores.report(folder, data, vaes, "diffusion model", drawn, seed)
 
 
 if __name__ == "__main__":

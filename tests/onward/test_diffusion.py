@@ -149,7 +149,7 @@ def run(two_epochs, tmp_path, monkeypatch):
 
 def test_a_run_that_is_stopped_goes_on_to_the_same_bits(run, monkeypatch):
     straight = run("one")
-    assert "\ndiffusion  " in (straight / "scores.txt").read_text()
+    assert "\ndiffusion model  " in (straight / "scores.txt").read_text()
     monkeypatch.setattr(scores, "report", lambda *arguments: None)
     stopped = run("other", StopAfter(1))
     assert not (stopped / "figures").exists()
