@@ -177,6 +177,7 @@ class Adam:
     beta2: float = decay(0.999, "Decay of Adam's second moment.")
     epsilon: float = number(1e-8, "Adam's epsilon, outside the root.", zero=False)
     clip_norm: float = number(0.0, "Limit on the norm of all gradients; 0 for none.")
+    weight_decay: float = number(0.0, "Decay of all but vectors, as in AdamW.")
     ema_decay: float = decay(
         0.999, "Decay of an average of weights to evaluate and draw with; 0 for none."
     )

@@ -73,10 +73,10 @@ def test_results_do_not_depend_on_how_steps_are_grouped(jit):
         np.testing.assert_array_equal(parts[name], array, err_msg=name)
 
 
-@pytest.mark.parametrize("samples", [1, 3])
-def test_xla_copies_no_weights_and_computes_no_gradient_twice(samples):
+@pytest.mark.parametrize(("samples", "weight_decay"), [(1, 0.0), (1, 0.1), (3, 0.0)])
+def test_xla_copies_no_weights_and_computes_no_gradient_twice(samples, weight_decay):
     """Of the size of the logits, a step of 72 images makes those and their gradient."""
-    adam_settings = settings.Adam(ema_decay=0.9)
+    adam_settings = settings.Adam(ema_decay=0.9, weight_decay=weight_decay)
     model, state, epoch = make_state(adam_settings)
     epoch = epoch._replace(order=tf.reshape(epoch.order, [1, 72]))
     block = batches.block(epoch, 0, tf.zeros([1, samples, 72, LATENT]), 1)

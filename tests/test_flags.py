@@ -40,7 +40,7 @@ OTHER_VALUES = {  # of every setting, one that is not its default
     **dict(learning_rate_schedule="cosine", beta1=0.8, beta2=0.9, epsilon=1e-7),
     **dict(clip_norm=14.0, ema_decay=0.5, importance_samples=15, bfloat16=True),
     **dict(evaluation_images=16, evaluation_split="validation", num_images=17),
-    **dict(runs="a,b"),
+    **dict(weight_decay=0.1, runs="a,b"),
     **dict(digit=3, prior="flow", prior_components=18, flow_layers=19, flow_units=20),
     **dict(temperature=0.5, z="1,-2.5", interpolate="3,4", images="/c"),
     **dict(devices="2", logical_cpus=3, workers="a:1,b:2", worker=1),

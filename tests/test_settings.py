@@ -137,6 +137,7 @@ NUMBERS = {  # name -> (record, numbers that work, numbers that do not)
     "temperature": (Show, (0, 0.0, *HELD), NOT_HELD),
     "epsilon": (Adam, HELD, (0, 0.0, *NOT_HELD)),
     "clip_norm": (Adam, (0, 0.0, *HELD), NOT_HELD),
+    "weight_decay": (Adam, (0, 0.0, *HELD), NOT_HELD),
     "learning_rate": (Adam, HELD, (0, 0.0, *NOT_HELD)),
     "beta1": (Adam, (0, 0.0, 0.9999999), NOT_BELOW_ONE),
     "beta2": (Adam, (0, 0.0, 0.9999999), NOT_BELOW_ONE),

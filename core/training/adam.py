@@ -46,12 +46,18 @@ def clip(grads, norm, clip_norm: float):
 
 def apply(state, grads, learning_rate, settings) -> None:
     """Assign one update of `settings.Adam` to every weight and moment of a state;
-    `grads` are in the order of its flattened weights."""
+    `grads` are in the order of its flattened weights.
+
+    `weight_decay` shrinks all but vectors (such as biases), beside the gradient and its
+    moments: Loshchilov and Hutter (arXiv 1711.05101), algorithm 2.
+    """
     flat = map(tf.nest.flatten, (state.params, state.m, state.v))
     hyper = settings.beta1, settings.beta2, settings.epsilon
     for p, m, v, grad in zip(*flat, grads, strict=True):
         t = tf.cast(state.step + 1, grad.dtype)
         delta, m_new, v_new = update(grad, m, v, t, learning_rate, *hyper)
+        if settings.weight_decay and p.shape.rank > 1:
+            delta += learning_rate * settings.weight_decay * p
         p.assign(p - delta)
         m.assign(m_new)
         v.assign(v_new)

@@ -14,14 +14,14 @@ RATE = 0.01
 SHAPES = ([7, 5], [5], [])
 
 
-def numpy_adam(start, gradients, learning_rate, beta1, beta2, epsilon):
-    """Algorithm 1, in float64."""
+def numpy_adam(start, gradients, learning_rate, beta1, beta2, epsilon, decay=0.0):
+    """Algorithm 1, in float64, and weight decay beside it."""
     p, m, v = np.array(start, np.float64), 0.0, 0.0
     for t, gradient in enumerate(np.asarray(gradients, np.float64), start=1):
         m = beta1 * m + (1 - beta1) * gradient
         v = beta2 * v + (1 - beta2) * gradient**2
         m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
-        p = p - learning_rate * m_hat / (np.sqrt(v_hat) + epsilon)
+        p = p - learning_rate * (m_hat / (np.sqrt(v_hat) + epsilon) + decay * p)
     return p
 
 
@@ -62,6 +62,17 @@ def test_adam_agrees_with_algorithm_1_in_float64(dtype, tolerance, beta1):
     for p, s, g in zip(found, start, gradients, strict=True):
         expected = numpy_adam(s, g, RATE, **hyper)
         np.testing.assert_allclose(p, expected, tolerance, tolerance)
+
+
+def test_weight_decay_shrinks_matrices_beside_the_gradient():
+    """By hand in float64; biases and numbers are left alone."""
+    start, gradients = problem(tf.float64)
+    decayed = settings.Adam(ema_decay=0.0, weight_decay=0.5, **SETTINGS)
+    found = hand_written(start, gradients, decayed)
+    for p, s, g in zip(found, start, gradients, strict=True):
+        decay = 0.5 if s.ndim > 1 else 0.0
+        expected = numpy_adam(s, g, RATE, **SETTINGS, decay=decay)
+        np.testing.assert_allclose(p, expected, 1e-12, 1e-12)
 
 
 def test_the_first_steps_move_by_the_learning_rate():
