@@ -54,7 +54,8 @@ def parse(argv: list[str]) -> None:
         if asked.run.mode in ("train", "compare"):  # else the run's own count too
             consistency.going_on(None, asked, typed())
     except (flags.Error, UserError, OSError, ValueError, RecursionError) as error:
-        complain(f"error: {' '.join(str(error).split())} (--help lists the flags)")
+        reason = " ".join(str(error).split()).removeprefix("ERROR:: ")  # absl's
+        complain(f"error: {reason} (--help lists the flags)")
         sys.exit(2)
 
 

@@ -252,7 +252,7 @@ BAD = {
     "--epochs=3 --run_dir": "Missing value for flag --run_dir",
     "--dataset --eager": "--dataset=--eager: expected one of",
     "--hidden_sizes --nojit": "--hidden_sizes=--nojit: expected positive sizes",
-    "--flagfile=/no/such/file": "/no/such/file",
+    "--flagfile=/no/such/file": "error: Unable to open flagfile: ",
     "--flagfile=": "--flagfile=: expected the name of a file",
     "--flagfile --nojit": "--nojit",
     "--jit false": "unexpected 'false'",
