@@ -5,8 +5,10 @@ absl's global flags, of which a notebook may have its own, are left alone.
 """
 
 import dataclasses
+import json
 import sys
 import textwrap
+from pathlib import Path
 
 from absl import flags
 
@@ -57,6 +59,20 @@ def parse(argv: list[str]) -> None:
         reason = " ".join(str(error).split()).removeprefix("ERROR:: ")  # absl's
         complain(f"error: {reason} (--help lists the flags)")
         sys.exit(2)
+
+
+def dense() -> bool:
+    """Whether the run's networks are dense: as its own config says, if it has one.
+
+    It is looked up before TensorFlow's import, which reading a run properly needs.
+    """
+    run, architecture = settings().run, settings().model.architecture
+    try:
+        config = json.loads(Path(run.run_dir, "config.json").read_bytes())
+        architecture = config["flags"]["architecture"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        pass  # no run, or one that will be refused
+    return architecture == "dense"
 
 
 def typed() -> set[str]:

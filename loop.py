@@ -14,7 +14,7 @@ if __name__ == "__main__":
     from core.progress import say
 
     flags.parse(sys.argv)  # before TensorFlow's slow import: a typo shows at once
-    process.begin(flags.settings().model.architecture == "dense")
+    process.begin(flags.dense())
     say("Importing TensorFlow")
     with process.without_chatter():
         import tensorflow as tf

@@ -23,7 +23,7 @@ class Stream(enum.IntEnum):
     SHUFFLE = 1  # index: the epoch
     BINARIZE = 2  # index: 0 for the static draw, epoch + 1 for a dynamic one
     POSTERIOR = 3  # index: 0, row: the step; epoch + 1 of a diffusion model's latents
-    EVALUATE = 4  # index: 2 * split for its pixels, 2 * split + 1 for its z; 6: surgery
+    EVALUATE = 4  # index: 2 * split for its pixels, + 1 for its z; 6 surgery as well
     SAMPLE = 5  # 0 figures, 1 generate, 2 a prior, 3 a page, 4 explorer, 5 scores
     SYNTHETIC = 6  # index: which property of the built-in digits
     LIKELIHOOD = 7  # index: the split; lane: group of images; row: group of samples

@@ -32,7 +32,7 @@ batches.epoch(data, model, batch_size, seed, number) ~>
 batches.epoch(data, model, batch_size, seed, 0)
 # core/show/gallery.py tests/show/test_gallery.py
 tf.sigmoid(logits) ~> tf.math.softplus(logits)
-key, labels, numbers) ~> key, labels, numbers - first)
+key, labels, numbers, scale) ~> key, labels, numbers - first, scale)
 styles = rows if ~> styles = columns if
 # core/training/estimators.py tests/training/test_estimators.py
 zip(model.encoders, samples, by_samples, strict=True) ~>

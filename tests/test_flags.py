@@ -59,6 +59,29 @@ def test_every_flag_becomes_its_setting(parse):
         assert value != settings_of.FIELDS[name].default, name
 
 
+@pytest.mark.parametrize(
+    ("config", "dense"),
+    [
+        ('{"flags": {"architecture": "conv"}}', False),
+        ('{"flags": {"architecture": "dense"}}', True),
+        (None, True),
+        ("{", True),
+        ("[" * 100_000, True),
+        ("[]", True),
+        ('{"flags": null}', True),
+    ],
+)
+def test_the_run_says_whether_its_networks_are_dense(parse, tmp_path, config, dense):
+    """For a GPU's sake, before it is read as a whole; else what is asked for counts."""
+    if config:
+        (tmp_path / "config.json").write_text(config)
+    parse(f"--run_dir={tmp_path}", "--mode=evaluate")
+    assert flags.dense() == dense
+    if dense and config != '{"flags": {"architecture": "dense"}}':
+        parse(f"--run_dir={tmp_path}", "--architecture=conv")
+        assert not flags.dense()
+
+
 def test_a_run_can_go_on_from_any_working_directory(parse, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings, typed = parse("--data_dir=digits")

@@ -24,7 +24,7 @@ class Evaluation(NamedTuple):
     distortion: float
     rate: float
     active_units: tuple[int, ...]  # of each layer of latents
-    kl_per_dim: tuple[np.ndarray, ...]  # [D] of each layer
+    kl_per_dim: tuple[np.ndarray, ...]  # [G] of each layer: D, or 1 if p(z) is learned
     z_mean: np.ndarray  # [N, D], of the layer next to the image
     images: dict[str, np.ndarray]  # distortion and rate of each, [N]
 

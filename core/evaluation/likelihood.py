@@ -109,7 +109,7 @@ def add_groups(model, weights, tile, log_sum, noise, missing):
 
 @tf.autograph.experimental.do_not_convert
 def log_weights(model, weights, x, y, noise):
-    """log importance weights [K, B] of the samples that the noise [K, 1, D] makes."""
+    """log importance weights [K, B] of samples by the noise [K, 1 or B, D]."""
     inference = model.infer(weights, x, noise, y)
     in_bfloat16 = any(w.dtype == tf.bfloat16 for w in tf.nest.flatten(weights))
     return (compiled_weigh if in_bfloat16 else weigh)(inference, x)

@@ -49,7 +49,8 @@ def apply(state, grads, learning_rate, settings) -> None:
     `grads` are in the order of its flattened weights.
 
     `weight_decay` shrinks all but vectors (such as biases), beside the gradient and its
-    moments: Loshchilov and Hutter (arXiv 1711.05101), algorithm 2.
+    moments: Loshchilov and Hutter (arXiv 1711.05101), algorithm 2, whose lambda is
+    `learning_rate * weight_decay`.
     """
     flat = map(tf.nest.flatten, (state.params, state.m, state.v))
     hyper = settings.beta1, settings.beta2, settings.epsilon
