@@ -84,6 +84,7 @@ def folder(default: str, help: str, without="*?[]\\"):
             return False
         whole = os.path.expanduser(name)
         slip = name.startswith("-") or "://" in name or whole.startswith("~")
+        slip |= any("\ud800" <= c <= "\udfff" for c in name)  # a byte of no UTF-8
         return not slip and not set(whole) & {"\0", *without}
 
     expected = "the name of a folder on this machine"

@@ -206,7 +206,7 @@ class Show:
     digit: int = whole(-1, "The class to draw, if --conditional; -1 for all.", -1, 9)
     temperature: float = number(1.0, "Factor of the prior's standard deviations.")
     z: str = text("X,Y,...", "Draw this point alone.", rf"{NUMBER}(,{NUMBER})*")
-    interpolate: str = text("I,J", "Draw the way between test images.", r"\d+,\d+")
+    interpolate: str = text("I,J", "Go from test image I to J.", r"\d{1,9},\d{1,9}")
     images: str = folder("", "PNG files, or [N, 28, 28] in FILE.npy, to encode.", "")
     runs: str = folder("", "Folders of the runs to compare, joined by commas.")
 

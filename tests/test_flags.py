@@ -276,6 +276,8 @@ BAD = {
     "--dataset --eager": "--dataset=--eager: expected one of",
     "--hidden_sizes --nojit": "--hidden_sizes=--nojit: expected positive sizes",
     "--flagfile=/no/such/file": "error: Unable to open flagfile: ",
+    "--run_dir=a\udcff": "expected the name of a folder on this machine",
+    f"--mode=generate --interpolate={'1' * 10},2": "expected text as in I,J",
     "--flagfile=": "--flagfile=: expected the name of a file",
     "--flagfile --nojit": "--nojit",
     "--jit false": "unexpected 'false'",

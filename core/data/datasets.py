@@ -126,7 +126,8 @@ def expect_steps(data: Data, settings, conditional: bool) -> None:
             f"expected at most {rng.MAX_INDEX:,} steps, each with its own random "
             f"numbers, got {steps:,}: give fewer --epochs"
         )
-    most = max(int(tf.reduce_max(part.labels)) for part in (data.train, data.test))
+    parts = (data.train, data.validation, data.test)
+    most = max(int(tf.reduce_max(part.labels)) for part in parts if len(part.labels))
     if conditional and most >= digits.CLASSES:
         raise UserError(
             f"expected labels from 0 to {digits.CLASSES - 1} for --conditional, got "

@@ -1,5 +1,6 @@
 """Images of a user's own: an array in a .npy file, or a folder of PNG files."""
 
+import tokenize
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from core.errors import UserError
 
 ARRAY = "expected [N, 28, 28] in FILE.npy, uint8 from 0 to 255 or floats from 0 to 1"
 TO_ARRAY = "np.save(FILE, (images / images.max()).reshape(-1, 28, 28)) converts others"
+DAMAGED = (OSError, ValueError, TypeError, EOFError)  # what NumPy raises of a header
+DAMAGED += (SyntaxError, tokenize.TokenError, OverflowError)
 TO_PNG = "Image.open(FILE).convert('L').resize((28, 28)).save(FILE) of PIL converts it"
 
 
@@ -28,7 +31,7 @@ def _of_array(path: str) -> np.ndarray:
     try:
         images = np.lib.format.open_memmap(path, mode="r")
         got, low, high = f"{images.dtype} {images.shape}", images.min(), images.max()
-    except (OSError, ValueError, TypeError, EOFError) as error:
+    except DAMAGED as error:
         raise UserError(f"--images={path}: {ARRAY}: {error}; {TO_ARRAY}") from error
     grey = images.dtype == np.uint8 and high != 1  # 0 and 1 alone are no grey values
     floats = images.dtype.kind == "f" and low >= 0 and high <= 1

@@ -4,7 +4,7 @@ A checkpoint is TensorFlow's files and, written last, `ckpt-<step>.json` with th
 SHA-256: what lacks it or differs from it was cut short or damaged, and is passed over.
 """
 
-import errno
+import hashlib
 import json
 import os
 import re
@@ -44,13 +44,8 @@ def save(saver, folder: Path, step: int, keep: int, seconds: float) -> None:
 
 
 def _write(saver, folder: Path, step: int, seconds: float) -> None:
-    try:
+    with files.by_tensorflow(f"ckpt-{step}"):
         saver.write(f"{folder}/ckpt-{step}")
-    except tf.errors.OpError as error:
-        reason = error.message.split("} ")[-1].split("\n")[0]
-        numbers = (n for n in errno.errorcode if reason.endswith(os.strerror(n)))
-        message = f"ckpt-{step} cannot be written ({reason})"
-        raise OSError(next(numbers, errno.EIO), message) from error
     digests = {}
     for path in _parts(folder)[step]:
         if path.suffix != ".json":
@@ -151,16 +146,23 @@ def read_seal(folder: Path, step: int) -> dict:
     return json.loads((folder / f"ckpt-{step}.json").read_bytes())
 
 
+def digest(folder: Path, step: int) -> str:
+    """What tells the weights of a step from others that the run had there, if a damaged
+    checkpoint made it take the step again in another way."""
+    found = json.dumps(read_seal(folder, step)["files"], sort_keys=True)
+    return hashlib.sha256(found.encode()).hexdigest()[:12]
+
+
 def _damage(folder: Path, step: int) -> str:
-    """What is wrong with a checkpoint; "" if it is whole."""
+    """What is wrong with a checkpoint; "" if it is whole. OSError: it is there, and
+    cannot be read; it may be whole."""
     seal = f"ckpt-{step}.json"
     try:
-        digests = read_seal(folder, step)["files"] or {seal: ""}
+        sealed = read_seal(folder, step)
+        digests, _ = sealed["files"] or {seal: ""}, float(sealed["seconds"])
         differ = [n for n in digests if files.sha256(folder / n) != digests[n]]
-    except (FileNotFoundError, *files.NO_JSON):
+    except (FileNotFoundError, NotADirectoryError, *files.NO_JSON):
         differ = [seal]
-    except OSError as error:
-        return str(error)
     if not differ:
         return ""
     return f"{differ[0]} is missing or damaged: it was cut short, or copied without it"

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from core.errors import UserError
 from core.progress import say
@@ -32,7 +33,7 @@ def lock(folder: Path, writes: bool = True) -> contextlib.ExitStack:
         try:
             if writes:
                 folder.mkdir(parents=True, exist_ok=True)
-            file = held.enter_context(open(folder / LOCK, "a+", encoding="utf-8"))
+            file = held.enter_context(open(folder / LOCK, "a+", errors="replace"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(OSError):  # a full disk: it is a message's alone
                 os.ftruncate(file.fileno(), 0)
@@ -77,6 +78,18 @@ def whole(path: Path):
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def by_tensorflow(name: str):
+    """Raise OSError if TensorFlow cannot write the file of that name."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        reason = error.message.split("} ")[-1].split("\n")[0]
+        numbers = (n for n in errno.errorcode if reason.endswith(os.strerror(n)))
+        message = f"{name} cannot be written ({reason})"
+        raise OSError(next(numbers, errno.EIO), message) from error
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file by `whole`."""
     with whole(path) as file:
@@ -94,8 +107,8 @@ def read_arrays(path: Path) -> dict | None:
     try:
         with open(path, "rb") as file, np.load(file) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError):
-        return None
+    except (OSError, zipfile.BadZipFile, EOFError, RuntimeError, *NO_JSON):
+        return None  # NotImplementedError, of another version of zip, is a RuntimeError
 
 
 def write_json(path: Path, value: dict) -> None:

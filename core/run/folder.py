@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+
 from core import settings as settings_of
 from core.data import download
 from core.errors import UserError
@@ -42,6 +44,7 @@ class RunFolder(contextlib.ExitStack):
         self.past, self.seconds = None, 0.0  # of training in the checkpoint's epoch
         self.known = None  # the images' numbers that all processes have just computed
         self._saver = self._state = self._saved = self._events = None
+        self._config = None  # flags and data that are still to be written
         self.recorded = expect_own(settings)  # before a lock is put into another's
         self._locked = locks and self.path.exists()
         with contextlib.ExitStack() as held:
@@ -103,7 +106,9 @@ class RunFolder(contextlib.ExitStack):
             for change in changes:
                 say(f"From here on, {change}.")
             checkpoint.clean(self.path)
-            self._record(flags, data_record)
+            self._config = flags, data_record
+            if self._saved is None:
+                self._record()
         elif changes:
             raise UserError(
                 f"{self.path} is trained for {self.epoch} epochs, and none is left in "
@@ -112,8 +117,10 @@ class RunFolder(contextlib.ExitStack):
         self._keep_metrics(self.step)
         self.save(self.step, self.seconds)  # a kill may have left it unlisted
 
-    def _record(self, flags: dict, dataset: dict) -> None:
-        """Write config.json. What made the weights that there are stays in it."""
+    def _record(self) -> None:
+        """Write config.json: before any file of a new run, and else with the first new
+        weights, so that it tells of those that there are."""
+        (flags, dataset), self._config = self._config, None
         if self._saved is None:
             versions, before = program.versions(), self.start.get("start_step")
             origin = start.load(flags["start_from"], self._state, before)
@@ -138,6 +145,8 @@ class RunFolder(contextlib.ExitStack):
     def save(self, step: int, seconds: float) -> None:
         """A checkpoint of the state that `restore` was given, after `step` steps."""
         keep = self._settings.keep_checkpoints
+        if self._config and step > self._saved:
+            self._record()
         checkpoint.save(self._saver, self.path, step, keep, seconds)
         self._saved = step
 
@@ -162,8 +171,14 @@ class RunFolder(contextlib.ExitStack):
         with contextlib.suppress(UserError):  # one that is damaged is no reason to end
             for record in reversed(metrics.read(self.path / "evaluations.jsonl")):
                 if fields.items() <= record.items():
-                    return files.read_arrays(self.path / record.get("file", ""))
+                    return self._images_of(record)
         return None
+
+    def _images_of(self, record: dict) -> dict | None:
+        names = "distortion", "rate", *["log_p"] * ("nll" in record)
+        found = files.read_arrays(self.path / str(record.get("file"))) or {}
+        whole = all(np.shape(found.get(n)) == (record.get("images"),) for n in names)
+        return found if whole else None
 
     def how_to_go_on(self, *changed: str) -> str:
         """What to do after a stop or a failure."""
@@ -177,6 +192,12 @@ class RunFolder(contextlib.ExitStack):
     def start(self) -> dict:
         """Whose weights the run began with; {} if its own."""
         return self.recorded["start"] if self.recorded else {}
+
+    @property
+    def weights(self) -> dict:
+        """Which the state's are."""
+        step = self.step
+        return {"step": step, "checkpoint": checkpoint.digest(self.path, step)}
 
     @property
     def step(self) -> int:

@@ -1,6 +1,7 @@
 """One flat record for each event -> JSON lines, and TensorBoard events."""
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -21,12 +22,25 @@ def append(path: Path, record: dict) -> None:
     A last line that an earlier process could not finish is dropped first.
     """
     with open(path, "ab+") as file:
-        file.seek(max(0, file.tell() - LONGEST_LINE))
-        tail = file.read()
-        file.truncate(file.tell() - len(tail) + tail.rfind(b"\n") + 1)
-        file.write(json.dumps(record).encode() + b"\n")
+        size = file.tell()
+        file.seek(max(0, size - LONGEST_LINE))
+        if b"\n" not in (tail := file.read()):
+            file.seek(0)
+            tail = file.read()
+        *_, last = tail.split(b"\n")
+        ended = b"\n" if _is_whole(last) else b""
+        file.truncate(size if ended else size - len(last))
+        file.write(ended + json.dumps(record).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _is_whole(last: bytes) -> bool:
+    """Whether what follows the last line's end is a record that lacks its own."""
+    try:
+        return isinstance(json.loads(last), dict)
+    except files.NO_JSON:
+        return False
 
 
 def read(path: Path, fields=("step",)) -> list[dict]:
@@ -36,14 +50,16 @@ def read(path: Path, fields=("step",)) -> list[dict]:
     """
     if not path.exists():
         return []
-    *lines, _ = path.read_bytes().split(b"\n")
+    *lines, last = path.read_bytes().split(b"\n")
+    lines += [last] if _is_whole(last) else []
     return [_parse(line, path, i, fields) for i, line in enumerate(lines, start=1)]
 
 
 def _parse(line: bytes, path: Path, number: int, fields) -> dict:
     try:
         record = json.loads(line)
-        if not all(isinstance(record[name], (int, float)) for name in fields):
+        numbers = [record[name] for name in fields]
+        if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
             raise ValueError(f"expected numbers in {', '.join(fields)}")
         return record
     except files.NO_JSON as error:
@@ -70,13 +86,17 @@ class Events:
         names = (path.name.split(".")[3] for path in folder.glob(f"{EVENTS}*"))
         there = (int(name) + 1 for name in names if name.isdecimal())
         number = max(int(time.time()), *there, 0)  # its order
-        self._writer = tf.io.TFRecordWriter(f"{folder}/{EVENTS}{number}.{os.getpid()}")
+        self._name = f"{EVENTS}{number}.{os.getpid()}"
+        with files.by_tensorflow(self._name):
+            self._writer = tf.io.TFRecordWriter(f"{folder}/{self._name}")
         self._write(file_version="brain.Event:2")
         self._write(step=step + 1, session_log={"status": SessionLog.START})
 
     def _write(self, **fields) -> None:
         event = Event(wall_time=time.time(), **fields)
-        self._writer.write(event.SerializeToString())
+        with files.by_tensorflow(self._name):
+            self._writer.write(event.SerializeToString())
+            self._writer.flush()
 
     def add(self, prefix: str, record: dict) -> None:
         """Add a record's numbers as scalars."""
@@ -86,4 +106,3 @@ class Events:
             if isinstance(value, (int, float)) and name not in ("epoch", "step")
         ]
         self._write(step=record["step"], summary={"value": values})
-        self._writer.flush()

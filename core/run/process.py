@@ -47,6 +47,10 @@ def prepare() -> None:
                 f"{sys.executable}: run the program with the Python of its environment "
                 "(.venv/bin/python), or install requirements.txt"
             )
+    try:
+        importlib.import_module("tqdm")
+    except ValueError as error:
+        sys.exit(f"error: a variable TQDM_... of the environment: {error}")
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
@@ -70,8 +74,10 @@ def begin(dense: bool = True) -> None:
     if dense and os.path.exists(GPU):  # a user's own flags come last, and count
         os.environ["XLA_FLAGS"] = f"{EQUAL_BITS} {before.get('XLA_FLAGS', '')}"
     kind, _, module = before.get("MPLBACKEND", "").partition("://")
-    if kind != "module" or not importlib.util.find_spec(module.split(".")[0]):
-        os.environ.pop("MPLBACKEND", None)  # a notebook's, not here; figures need none
+    with contextlib.suppress(ValueError):  # that is no module of its own
+        if kind == "module" and importlib.util.find_spec(module.split(".")[0]):
+            return
+    os.environ.pop("MPLBACKEND", None)  # a notebook's, not here; figures need none
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ def compare(settings) -> None:
     as a picture, to the folder of the first. UserError: they cannot be compared."""
     names, asked = settings.show.runs.split(","), settings.evaluation
     seed, kind = settings.run.seed, asked.evaluation_split
-    if len(set(names)) < max(2, len(names)):
+    if len({Path(name).resolve() for name in names}) < max(2, len(names)):
         raise UserError("--runs: expected folders, two or more, joined by commas")
     found = [entry(name, asked, seed) for name in names]
     expect_comparable(found, asked, seed)
@@ -59,7 +59,10 @@ def entry(name: str, asked, seed: int) -> Entry:
         wanted = {"split": asked.evaluation_split, "images": images, "seed": seed}
         if asked.importance_samples:
             wanted |= {n: vars(asked)[n] for n in ("importance_samples", "bfloat16")}
-        images = folder.evaluated_before(wanted | {"step": step})
+        wanted["step"] = step
+        if step is not None:
+            wanted["checkpoint"] = checkpoint.digest(folder.path, step)
+        images = folder.evaluated_before(wanted)
     made |= {"step": step, "program": kept["versions"]["program"]}
     made["data"] = f"{made['name']} {made['sha256'][:8]}"
     return Entry(str(folder.path), made, _losses(images, made, asked) if images else {})

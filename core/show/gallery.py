@@ -1,5 +1,6 @@
 """What a trained model draws: the figures of a run, and digits to take away."""
 
+import hashlib
 import math
 from functools import partial
 from pathlib import Path
@@ -222,7 +223,9 @@ def points(model, weights, data, settings, seed: int):
             expected = f"expected {model.latent_dims[0]} numbers, got {z.shape[1]}"
             raise UserError(f"--z={settings.z}: {expected}")
         labels = range(CLASSES if model.conditional else 1) if digit < 0 else [digit]
-        name = f"z{settings.z[:100]}" + f"_digit{digit}" * (digit >= 0)
+        name, digest = settings.z, hashlib.sha256(settings.z.encode()).hexdigest()
+        name = f"z{name}" if len(name) <= 100 else f"z{name[:91]}_{digest[:8]}"
+        name += f"_digit{digit}" * (digit >= 0)
         return name, z.repeat(len(labels), axis=0), [*labels]
     ends = [int(number) for number in settings.interpolate.split(",")]
     pixels, labels = datasets.fix(data, "test", seed)

@@ -92,6 +92,7 @@ def more_drawings(model, weights, evaluated) -> dict:
     return {
         f"{name}.png": partial(figures.image_rows, title=title, rows=rows, names=names)
         for name, (title, rows, names) in found.items()
+        if len(rows)  # of no active dimension there is no traversal
     }
 
 

@@ -78,7 +78,7 @@ def _weights_of(folder) -> dict:
     """Which weights are evaluated, how they were trained, and by which program."""
     flags, where = folder.recorded["flags"], {"epoch": folder.epoch}
     trained = settings_of.values_of(settings_of.from_record(flags, str(folder.path)))
-    where |= {"step": folder.step} | {name: trained[name] for name in OF_TRAINING}
+    where |= folder.weights | {name: trained[name] for name in OF_TRAINING}
     return where | folder.start | {"program": program.version()["sha256"][:12]}
 
 
@@ -87,7 +87,7 @@ def _parts(of: dict) -> list[str]:
     parts = [of["split"], str(of["images"]), f"seed{of['seed']}", f"step{of['step']}"]
     if of["importance_samples"]:
         parts.append(f"k{of['importance_samples']}" + "_bfloat16" * of["bfloat16"])
-    return [*parts, of["program"]]
+    return [*parts, of["checkpoint"], of["program"]]
 
 
 def _do_each(tasks: dict, path) -> None:

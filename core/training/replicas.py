@@ -240,8 +240,11 @@ def _cluster(settings) -> tuple[list[str], int]:
             # SLURM itself gives each task its GPUs: none is counted here.
             resolver = of.SlurmClusterResolver(None, 8888, 9999, 1, auto_set_gpu=False)
         jobs = resolver.cluster_spec().as_dict()
+        chiefs, workers = jobs.get("chief", []), jobs.get("worker", [])
+        hosts, before = chiefs + workers or [""], {"chief": 0, "worker": len(chiefs)}
+        index = before[resolver.task_type or "worker"] + int(resolver.task_id or 0)
+        if not 0 <= index < len(hosts):
+            raise ValueError(f"this is process {index} of {len(hosts)}")
+        return hosts, index
     except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
         raise UserError(f"TF_CONFIG or SLURM names no cluster: {error!r}") from error
-    chiefs, workers = jobs.get("chief", []), jobs.get("worker", [])
-    before = len(chiefs) * (resolver.task_type == "worker")
-    return chiefs + workers or [""], before + (resolver.task_id or 0)

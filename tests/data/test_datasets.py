@@ -190,11 +190,12 @@ def test_every_step_has_random_numbers_of_its_own(digits):
         datasets.expect_steps(data, settings, False)
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_condition_is_one_of_ten(digits, which):
+@pytest.mark.parametrize("which, image", [(0, 0), (0, -1), (1, 0)])
+def test_a_condition_is_one_of_ten(digits, which, image):
+    """In training, validation and test images."""
     settings, sets = settings_of.Training(), list(digits)
     labels = sets[which].labels.copy()
-    labels[0] = 10
+    labels[image] = 10
     sets[which] = sets[which]._replace(labels=labels)
     data = split(*sets, validation_size=30)
     datasets.expect_steps(data, settings, False)

@@ -1,3 +1,6 @@
+import contextlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -69,6 +72,16 @@ def test_what_is_no_array_of_images_is_refused_in_a_line(tmp_path):
         with pytest.raises(UserError, match=f"^--images=.*{name}: expected") as error:
             own.load(f"{tmp_path}/{name}")
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("place", range(6, 128))
+def test_a_damaged_header_is_an_array_or_refused_in_a_line(tmp_path, place):
+    content = bytearray(Path(saved(tmp_path / "a.npy", GREY)).read_bytes())
+    for value in (0, 9, 10, 39, 40, 57, 92, 123, 255, content[place] ^ 64):
+        content[place] = value
+        (tmp_path / "b.npy").write_bytes(content)
+        with contextlib.suppress(UserError):
+            own.load(f"{tmp_path}/b.npy")
 
 
 def test_a_folder_of_pngs_is_read_in_the_order_of_names(tmp_path):

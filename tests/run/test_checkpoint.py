@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 
 import numpy as np
@@ -190,6 +191,42 @@ def test_a_seal_that_seals_nothing_is_damage(tmp_path, content):
     (tmp_path / "ckpt-20.json").write_text(content.replace("'", '"'))
     found, (note,) = checkpoint.newest(tmp_path)
     assert found == 10 and "ckpt-20" in note
+
+
+@pytest.mark.parametrize("change", [{"seconds": None}, {"seconds": "x"}, {}], ids=str)
+def test_a_seal_without_its_seconds_is_damage(tmp_path, change):
+    save(make_state(1), tmp_path, 10)
+    save(make_state(2), tmp_path, 20)
+    seal = checkpoint.read_seal(tmp_path, 20)
+    del seal["seconds"]
+    (tmp_path / "ckpt-20.json").write_text(json.dumps(seal | change))
+    found, (note,) = checkpoint.newest(tmp_path)
+    assert found == 10 and "ckpt-20" in note
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_checkpoint_that_cannot_be_read_is_not_damaged(tmp_path, monkeypatch, number):
+    """It may be whole: training would delete what it passed over."""
+    save(make_state(1), tmp_path, 10)
+    save(make_state(2), tmp_path, 20)
+    plain = files.sha256
+
+    def sha256(path):
+        if path.name == "ckpt-20.index":
+            raise OSError(number, os.strerror(number), str(path))
+        return plain(path)
+
+    monkeypatch.setattr(files, "sha256", sha256)
+    with pytest.raises(OSError, match="ckpt-20.index") as error:
+        checkpoint.newest(tmp_path)
+    assert error.value.errno == number
+
+
+def test_the_digest_of_a_step_is_that_of_its_weights(tmp_path):
+    for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
+        save(make_state(seed), tmp_path / folder, 10)
+    a, b, c = (checkpoint.digest(tmp_path / folder, 10) for folder in "abc")
+    assert a == b != c and len(a) == 12
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

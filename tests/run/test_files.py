@@ -5,6 +5,7 @@ import json
 import os
 import resource
 
+import numpy as np
 import pytest
 
 from core.errors import UserError
@@ -18,6 +19,33 @@ def test_a_folder_is_locked_until_it_is_let_go(tmp_path):
             files.lock(tmp_path / "run")
     with files.lock(tmp_path / "run"):
         pass
+
+
+def test_a_lock_may_hold_anything(tmp_path):
+    with files.lock(tmp_path):
+        (tmp_path / files.LOCK).write_bytes(b"\xff\xfe")
+        with pytest.raises(UserError, match="is in use by process "):
+            files.lock(tmp_path)
+
+
+@pytest.mark.parametrize("offset", range(0, 500, 7))
+def test_damaged_arrays_are_none_or_arrays(tmp_path, offset):
+    """A bit of a zip file's header may ask for a password or another version of zip."""
+    path = tmp_path / "a.npz"
+    files.write_arrays(path, {"x": np.arange(3), "y": np.ones(2)})
+    content = path.read_bytes()
+    for place in range(offset, min(offset + 7, len(content))):
+        for bit in range(8):
+            damaged = bytearray(content)
+            damaged[place] ^= 1 << bit
+            path.write_bytes(damaged)
+            assert isinstance(files.read_arrays(path), dict | None)
+
+
+def test_one_array_is_not_arrays(tmp_path):
+    with open(tmp_path / "a.npz", "wb") as file:
+        np.save(file, np.arange(3))
+    assert files.read_arrays(tmp_path / "a.npz") is None
 
 
 def test_a_lock_that_is_refused_leaves_the_owners_name(tmp_path):

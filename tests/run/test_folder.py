@@ -23,6 +23,9 @@ from tests.run.states import arrays, make_state
 DATA = {"name": "tiny", "sha256": "5e" * 32, "train_images": 300}  # 15 steps an epoch
 
 
+PARTS = {"distortion": np.ones(2), "rate": np.ones(2)}  # of each of two images
+
+
 def asked(path, **changes):
     """The settings of a run in this folder."""
     values = dict(run_dir=str(path), hidden_sizes=(8,), batch_size=20)
@@ -145,14 +148,18 @@ def test_records_are_lines_and_scalars(run_dir):
 
 def test_an_evaluation_that_was_done_is_found(run_dir):
     """By all that it is asked for; of a damaged file nothing is found."""
-    records = [{"step": 30, "seed": n, "file": f"numbers/{n}.npz"} for n in (1, 2)]
+    of = {"step": 30, "images": 2, "nll": 5.0}
+    records = [of | {"seed": n, "file": f"numbers/{n}.npz"} for n in (1, 2)]
     with opened(run_dir, mode="evaluate") as folder:
         folder.restore(make_state(0))
         assert folder.evaluated_before(records[0]) is None
         for record in records:
             folder.add_evaluation({"split": "test"} | record)
             numbers = {"log_p": np.array([-9.0, -record["seed"]])}
-            files.write_arrays(run_dir / record["file"], numbers)
+            for some in ({}, numbers, numbers | PARTS | {"rate": np.ones(3)}):
+                files.write_arrays(run_dir / record["file"], some)
+                assert folder.evaluated_before(record) is None
+            files.write_arrays(run_dir / record["file"], numbers | PARTS)
         for record in records:
             found = folder.evaluated_before(record)
             assert found["log_p"].tolist() == [-9.0, -record["seed"]]
@@ -224,8 +231,9 @@ def test_what_a_run_was_begun_with_stays_and_its_flags_are_the_last_ones(run_dir
     recorded["start"] = {"start_from": "x", "start_step": 9}
     config.write(run_dir, recorded)
     with opened(run_dir) as folder:
-        begin(folder, epochs=99)
+        state = begin(folder, epochs=99)
         assert folder.start == {"start_from": "x", "start_step": 9}
+        train(folder, state, (3,))
     found = config.read(run_dir)
     assert found["flags"]["epochs"] == 99
     for name in ("versions", "start", "dataset"):
@@ -249,11 +257,15 @@ def test_a_damaged_first_checkpoint_begins_the_run_anew(tmp_path):
 
 
 def test_what_a_run_may_change_is_said_where_it_goes_on(run_dir, capsys):
+    """And written with the first weights that it made, not before."""
     with opened(run_dir) as folder:
-        begin(folder, beta=4.0, learning_rate=0.01)
-    said = capsys.readouterr().out
-    assert "From here on, --beta was 1.0 and is 4.0.\n" in said
-    assert "From here on, --learning_rate was 0.001 and is 0.01.\n" in said
+        state = begin(folder, beta=4.0, learning_rate=0.01)
+        said = capsys.readouterr().out
+        assert "From here on, --beta was 1.0 and is 4.0.\n" in said
+        assert "From here on, --learning_rate was 0.001 and is 0.01.\n" in said
+        folder.save(30, seconds=1.0)  # stopped before it took a step
+        assert config.read(run_dir)["flags"]["beta"] == 1.0
+        train(folder, state, (3,))
     assert config.read(run_dir)["flags"]["beta"] == 4.0
 
 
@@ -288,7 +300,8 @@ def test_what_trains_nothing_changes_nothing(run_dir, capsys, changes):
     assert len(message.replace(str(run_dir), "")) <= 200
     assert content(run_dir) == before and "From here on" not in capsys.readouterr().out
     with opened(run_dir) as folder:
-        begin(folder, **changes | {"epochs": 3})  # with a step to take it is no matter
+        state = begin(folder, **changes | {"epochs": 3})  # with a step it is no matter
+        train(folder, state, (3,))
     assert (
         config.read(run_dir)["flags"] | changes | {"epochs": 3}
         == (config.read(run_dir)["flags"])

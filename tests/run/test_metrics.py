@@ -1,4 +1,7 @@
+import errno
+import os
 import time
+from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
@@ -37,6 +40,20 @@ def test_a_line_is_added_after_a_whole_one(path):
     assert metrics.read(path) == RECORDS[:1]
 
 
+def test_a_last_record_may_lack_its_lines_end(path):
+    """As some editors leave it."""
+    path.write_text(path.read_text()[:-1])
+    assert metrics.read(path) == RECORDS
+    metrics.append(path, RECORDS[0])
+    assert metrics.read(path) == [*RECORDS, RECORDS[0]]
+
+
+def test_a_cut_line_may_be_long(path):
+    path.write_text(path.read_text() + '{"x": "' + "y" * metrics.LONGEST_LINE)
+    metrics.append(path, RECORDS[0])
+    assert metrics.read(path) == [*RECORDS, RECORDS[0]]
+
+
 LINES = ['{"epoch" 2}', "[]", "1", '{"epoch": 2}', '{"step": "2"}', "\x00", "[" * 9999]
 
 
@@ -52,6 +69,34 @@ def test_a_record_without_a_field_is_refused(path):
     assert metrics.read(path, ("step", "train_loss")) == RECORDS
     with pytest.raises(UserError, match="line 1 is damaged.*seconds"):
         metrics.read(path, ("step", "seconds"))
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "null"])
+def test_a_number_of_a_curve_is_finite(path, value):
+    path.write_text(path.read_text().replace("0.5", value))
+    assert len(metrics.read(path)) == 3
+    with pytest.raises(UserError, match="line 2 is damaged"):
+        metrics.read(path, ("train_loss",))
+
+
+@pytest.mark.parametrize("name", "ENOSPC EACCES".split())
+def test_what_the_system_said_of_an_event_file_is_its_error(
+    tmp_path, monkeypatch, name
+):
+    events, number = metrics.Events(tmp_path, 0), getattr(errno, name)
+
+    def flush():
+        raise tf.errors.UnknownError(None, None, f"x; {os.strerror(number)}")
+
+    monkeypatch.setattr(events, "_writer", SimpleNamespace(write=len, flush=flush))
+    with pytest.raises(
+        OSError, match="^.Errno.*events.out.*cannot be written"
+    ) as error:
+        events.add("epoch", RECORDS[0])
+    assert error.value.errno == number
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="events.out.*cannot be written"):
+        metrics.Events(tmp_path / "file", 0)
 
 
 def test_keep_until_drops_what_will_be_trained_again(path):

@@ -110,6 +110,7 @@ def test_it_is_said_by_a_python_outside_of_the_environment():
 BACKENDS = {  # what a notebook's kernel, or a user, set for programs of theirs
     "module": ("module://a_package_of_the_notebook.backend_inline", None),
     "module of no name": ("module://", None),
+    "this program": ("module://__main__", None),
     "a name": ("inline", None),
     "another name": ("widget", None),
     "there": ("module://matplotlib.backends.backend_agg", True),
@@ -129,6 +130,13 @@ def test_figures_need_no_backend_that_is_not_installed(value, kept):
     found = ended(script, env=os.environ | {"MPLBACKEND": value})
     assert found[0] == 0 and found[2] == b""
     assert found[1].decode().strip() in {"None", value if kept else ""}
+
+
+def test_a_variable_that_tqdm_cannot_read_is_named():
+    script = "from core.run import process; process.prepare()"
+    found = ended(script, env=os.environ | {"TQDM_MININTERVAL": "abc"})
+    assert found[:2] == (1, b"") and found[2].startswith(b"error: a variable TQDM_")
+    assert found[2].count(b"\n") == 1 and b"abc" in found[2]
 
 
 def test_beginning_gives_interrupts_their_plain_meaning_and_quiets_tensorflow():

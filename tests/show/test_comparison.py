@@ -209,7 +209,7 @@ def test_a_damaged_record_is_named(runs):
         compare(one, beta)
 
 
-@pytest.mark.parametrize("names", ["", "{one}", "{one},{one}"])
+@pytest.mark.parametrize("names", ["", "{one}", "{one},{one}", "{one},{one}/."])
 def test_a_single_run_is_not_compared(runs, names):
     with pytest.raises(UserError, match="^--runs: expected folders, two or more"):
         compare(names.format(one=runs["one"]))

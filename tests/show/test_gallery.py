@@ -2,6 +2,7 @@ import contextlib
 import errno
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -571,6 +572,17 @@ def test_a_point_is_decoded(plain, folder, rows_drawn):
     np.testing.assert_array_equal(rows, [found])
     with pytest.raises(UserError, match="^--z=1,2,3: expected 2 numbers, got 3"):
         generate(plain, folder, z="1,2,3")
+
+
+def test_points_that_begin_alike_have_names_of_their_own():
+    model = SimpleNamespace(latent_dims=(20,), conditional=False)
+    names = set()
+    for last in ("1.5", "-1.5"):
+        show = Show(z=",".join(["0.12345"] * 19 + [last]))
+        name, z, _ = gallery.points(model, None, None, show, 0)
+        assert z.shape == (1, 20) and z[0, -1] == float(last)
+        names.add(name)
+    assert len(names) == 2 and max(map(len, names)) <= 101
 
 
 def test_a_point_of_a_conditional_model_is_of_every_class_or_of_one(

@@ -193,6 +193,14 @@ def test_every_kind_of_model_has_its_pictures(kind, digits, monkeypatch, tmp_pat
     assert len(drawn) == len(drawings)
 
 
+def test_where_no_dimension_is_active_there_is_no_traversal(digits):
+    model, weights = new()
+    found = evaluated(digits, model, weights, kl_per_dim=[0.0, 0.0])
+    found = found._replace(z_mean=np.zeros_like(found.z_mean))
+    names = [*page.more_drawings(model, weights, found)]
+    assert names == ["best_and_worst.png", "first_layer.png"]
+
+
 def test_best_and_worst_are_by_their_loss(digits):
     model, weights = new()
     found = evaluated(digits, model, weights)

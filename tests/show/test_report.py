@@ -23,6 +23,7 @@ class Folder:
     """What is asked of a `RunFolder`: two epochs of 15 steps."""
 
     step, epoch, kl_weights = 30, 2, (2.0, 2.0)
+    weights = {"step": 30, "checkpoint": "0123456789ab"}
     start = {"start_from": "other", "start_step": 9}
 
     def __init__(self, path: Path):
@@ -94,7 +95,7 @@ def test_a_report_is_a_record_figures_and_a_summary(model, data, folder, capsys)
     evaluate(model, data, folder)
     (record,) = folder.evaluations
     start = [*folder.start]
-    assert list(record)[:2] == ["epoch", "step"] and list(record)[7:9] == start
+    assert list(record)[:2] == ["epoch", "step"] and list(record)[8:10] == start
     assert (record["epoch"], record["step"]) == (2, 30)
     assert (record["start_from"], record["start_step"]) == ("other", 9)
     expected = records.evaluation(
@@ -102,7 +103,10 @@ def test_a_report_is_a_record_figures_and_a_summary(model, data, folder, capsys)
     ).record
     assert record == record | expected | {"seconds": record["seconds"]}
     program_ = record["program"]
-    assert record["file"] == f"evaluations/test_60_seed5_step30_{program_}.npz"
+    assert (
+        record["file"]
+        == f"evaluations/test_60_seed5_step30_0123456789ab_{program_}.npz"
+    )
     with np.load(folder.path / record["file"]) as numbers:
         assert set(numbers) == {"distortion", "rate"}
         assert np.mean(numbers["rate"]) == pytest.approx(record["rate"])
@@ -418,14 +422,19 @@ def test_another_evaluation_computes_it(computed, changes):
     assert computed(**changes) == 1 and computed(**changes) == 0
 
 
+STEP_45 = Folder.weights | {"step": 45}
+AGAIN = Folder.weights | {"checkpoint": "ba9876543210"}  # after damage, otherwise
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        lambda folder, patch: setattr(folder, "step", 45),
+        lambda folder, patch: setattr(folder, "weights", STEP_45),
+        lambda folder, patch: setattr(folder, "weights", AGAIN),
         lambda folder, patch: folder.recorded["flags"].update(beta=1.0),
         lambda folder, patch: patch(program, "version", lambda: {"sha256": "0" * 64}),
     ],
-    ids=["weights", "flags", "program"],
+    ids=["weights", "the step again", "flags", "program"],
 )
 def test_other_weights_and_other_programs_compute_it(
     computed, folder, monkeypatch, change

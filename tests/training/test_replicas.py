@@ -117,7 +117,20 @@ def test_a_mode_of_one_process_refuses_workers(trained):
         run(here, mode="generate")
 
 
-@pytest.mark.parametrize("text", ["{", '{"cluster": 3}'])
+NO_CLUSTERS = {
+    "cut": "{",
+    "a number": '{"cluster": 3}',
+    "a task that is a number": '{"cluster": {"worker": ["a:1"]}, "task": 5}',
+    "no index": task("worker", "x"),
+    "numbered": task("worker", 0, {"worker": {"1": "h:1"}}),
+    "none of two": task("worker", 2),
+    "none of one": task("worker", 3, {"worker": ["a:1"]}),
+    "below": task("worker", -2),
+    "another kind": task("ps", 0),
+}
+
+
+@pytest.mark.parametrize("text", NO_CLUSTERS.values(), ids=NO_CLUSTERS)
 def test_a_scheduler_that_names_no_cluster_is_refused(text, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UserError, match="TF_CONFIG or SLURM"):
