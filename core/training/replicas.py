@@ -215,7 +215,11 @@ def _of_devices(settings):
         return None
     (cpu,) = tf.config.list_physical_devices("CPU")
     made = [tf.config.LogicalDeviceConfiguration()] * settings.logical_cpus
-    tf.config.set_logical_device_configuration(cpu, made)
+    try:
+        tf.config.set_logical_device_configuration(cpu, made)
+    except RuntimeError as error:  # as at the second run in a notebook
+        here = f"--logical_cpus={settings.logical_cpus}"
+        raise UserError(f"{here}: {error}: start Python anew") from error
     there = tf.config.list_logical_devices
     names = [device.name for device in there("GPU") or there("CPU")]
     count = len(names) if settings.devices == "all" else int(settings.devices or 1)

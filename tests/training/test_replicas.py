@@ -110,6 +110,13 @@ def test_a_worker_that_is_none_of_them_is_refused():
         replicas.Team(Run(mode="evaluate", workers="a:1,b:2", worker=2))
 
 
+def test_logical_devices_come_before_tensorflows_first_work():
+    """Else they are refused in a line, as in a notebook at the second run."""
+    tf.constant(0)
+    with pytest.raises(UserError, match="^--logical_cpus=3: .*: start Python anew$"):
+        replicas.Team(Run(logical_cpus=3, devices="all"))
+
+
 def test_a_mode_of_one_process_refuses_workers(trained):
     """At once, without waiting for the others."""
     with pytest.raises(UserError, match="--workers is not used by --mode=generate"):
