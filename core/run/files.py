@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from core.errors import UserError
 from core.progress import say
@@ -81,6 +80,8 @@ def whole(path: Path):
 @contextlib.contextmanager
 def by_tensorflow(name: str):
     """Raise OSError if TensorFlow cannot write the file of that name."""
+    import tensorflow as tf  # not above: some look at files before its slow import
+
     try:
         yield
     except tf.errors.OpError as error:

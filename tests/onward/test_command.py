@@ -1,11 +1,14 @@
 import contextlib
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from core import settings as settings_of
 from core.errors import UserError
 from core.onward import command
+from tests.conftest import ROOT
 
 DEFAULTS = dict(run_dir="checkpoints/this", epochs=7, hidden_sizes=(3, 4))
 
@@ -81,3 +84,11 @@ def test_the_exit_code_tells_of_a_stop():
 
     assert command.end(run, True) == 128 + signal.SIGTERM
     assert command.end(lambda settings, stop: None, None) == 0
+
+
+def test_what_reads_the_command_line_does_not_wait_for_tensorflow():
+    """A typo shows at once: what comes before its slow import needs it nowhere."""
+    script = "import sys, flags, core.onward.command as _; print(*sys.modules)"
+    command = [sys.executable, "-c", script]
+    modules = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    assert b"core.run.files" in modules and b"tensorflow" not in modules
