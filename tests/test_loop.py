@@ -41,9 +41,10 @@ METRICS = (
     "learning_rate kl_weight validation_loss validation_distortion validation_rate"
 ).split()
 EVALUATION = (
-    "epoch step objective num_samples estimator beta prior program split dataset "
-    "binarization seed given_labels images negative_elbo distortion rate kl_samples "
-    "active_units kl_per_dim knn_accuracy linear_accuracy seconds kl_weight file"
+    "epoch step checkpoint objective num_samples estimator beta prior program split "
+    "dataset binarization seed given_labels images negative_elbo distortion rate "
+    "kl_samples active_units kl_per_dim knn_accuracy linear_accuracy seconds "
+    "kl_weight file"
 ).split()
 
 
