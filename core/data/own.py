@@ -11,9 +11,9 @@ from core.errors import UserError
 
 ARRAY = "expected [N, 28, 28] in FILE.npy, uint8 from 0 to 255 or floats from 0 to 1"
 TO_ARRAY = "np.save(FILE, (images / images.max()).reshape(-1, 28, 28)) converts others"
+TO_PNG = "Image.open(FILE).convert('L').resize((28, 28)).save(FILE) of PIL converts it"
 DAMAGED = (OSError, ValueError, TypeError, EOFError)  # what NumPy raises of a header
 DAMAGED += (SyntaxError, tokenize.TokenError, OverflowError)
-TO_PNG = "Image.open(FILE).convert('L').resize((28, 28)).save(FILE) of PIL converts it"
 
 
 def load(path: str) -> tuple[np.ndarray, list[str]]:

@@ -122,6 +122,7 @@ def run(settings, stop) -> None:
             here = f"this run learns the latents of {past}"
             raise UserError(f"--runs={first}: {here}: choose another --run_dir")
         (model, weights, data, _), (dim, *_) = vaes[first], vaes[first][0].latent_dims
+        scores.expect_enough(data)
         state = states.init(init(settings.model, dim, seed), settings.adam)
         compiled_block = steps.compiled(train_step, len(MEASURES))
         for number in steps.epochs(folder, state, data, settings, stop):

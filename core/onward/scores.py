@@ -29,6 +29,18 @@ CHUNK = 1000  # images at a time: bounds the memory
 ROW = "{:22}" + 2 * "{:>11}{:>11}{:>8}" + "\n"
 
 
+def expect_enough(data) -> None:
+    """Raise UserError, before anything is trained, if `data` are too few to score by:
+    the classifier needs a batch, and a test image as many others as `NEIGHBOR`."""
+    train, test = len(data.train.pixels), len(data.test.pixels)
+    batch_size = CLASSIFIER.training.batch_size
+    if train < batch_size or test <= NEIGHBOR:
+        raise UserError(
+            f"expected at least {batch_size} training and {NEIGHBOR + 1} test images, "
+            f"by which samples are scored, got {train} and {test}"
+        )
+
+
 def features(params, x):
     """x [B, 784] -> [B, 128], by which images are compared."""
     return tf.nn.relu(networks.mlp(params["body"], x, tf.nn.relu))

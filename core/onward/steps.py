@@ -17,12 +17,6 @@ def epochs(folder, state, data, settings, stop):
     consistency.going_on(folder.past, settings, set())
     folder.expect_data(data.record)
     datasets.expect_steps(data, settings.training, conditional=False)
-    images = len(data.train.pixels), len(data.test.pixels)
-    if images[0] < 100 or images[1] < 4:
-        raise UserError(
-            "expected 100 training and 4 test images or more, by which samples are "
-            f"scored, got {images[0]} and {images[1]}"
-        )
     folder.restore(state)
     changes = consistency.changes(folder.past, settings)
     folder.begin(values_of(settings), data.record, changes)

@@ -147,6 +147,15 @@ def run(two_epochs, tmp_path, monkeypatch):
     return run
 
 
+def test_too_few_images_to_score_are_refused_before_training(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(scores, "NEIGHBOR", 10_000)
+    with pytest.raises(UserError, match="training and 10001 test images, .*, got"):
+        run("few")
+    assert not (tmp_path / "few").exists()
+
+
 def test_a_run_that_is_stopped_goes_on_to_the_same_bits(run, monkeypatch):
     straight = run("one")
     assert "\ndiffusion model  " in (straight / "scores.txt").read_text()

@@ -7,6 +7,7 @@ import tensorflow as tf
 from core import numerics
 from core import settings as settings_of
 from core.data import batches
+from core.errors import UserError
 from core.onward import gan, scores
 from core.run.process import NoStop
 from core.settings import Adam, Model
@@ -127,6 +128,15 @@ def run(data_dir, tmp_path, monkeypatch):
         return tmp_path / name
 
     return run
+
+
+def test_too_few_images_to_score_are_refused_before_training(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(scores, "NEIGHBOR", 10_000)
+    with pytest.raises(UserError, match="training and 10001 test images, .*, got"):
+        run("few")
+    assert not (tmp_path / "few").exists()
 
 
 def test_a_run_ends_with_a_picture_and_a_table_and_goes_on_after_a_stop(

@@ -107,15 +107,6 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path, data, capsys):
     assert take(folder, data, make(), 4) == []
 
 
-def test_too_few_images_to_score_are_refused_before_training(tmp_path, digits):
-    train, test = digits
-    few = test._replace(images=test.images[:3], labels=test.labels[:3])
-    data = datasets.split("tiny", train, few, Data(validation_size=30))
-    with pytest.raises(UserError, match="4 test images or more, .*, got [0-9]+ and 3"):
-        take(tmp_path / "run", data, make(), 1)
-    assert not (tmp_path / "run").exists()
-
-
 def test_another_run_is_refused(tmp_path, data, digits):
     take(tmp_path / "run", data, make(), 1)
     with pytest.raises(UserError, match="--seed"):
