@@ -169,15 +169,17 @@ def train(model, state, data, settings, folder=None, stop=None) -> None:
                 folder.add_epoch(record)
                 film.add_frame(model, state.weights, folder, number + 1, settings.run)
                 screen.say(text.epoch_line(record, epochs))
+            stopping = stop.signal
             due = (number + 1) % settings.run.checkpoint_every == 0
-            if due or done == total or stop.signal:
+            if due or done == total or stopping:
                 failure.expect_finite_weights(state, squares, adam_settings, folder)
                 folder.save(done, seconds)
-            if stop.signal:
-                where = text.position(folder.path, done, epochs, epoch_steps)
-                screen.say(f"Stopped. {where}\n{folder.how_to_go_on()}")
+            if stopping:
                 break
     stop.deferred = False
+    if stop.signal:
+        where = text.position(folder.path, done, epochs, epoch_steps)
+        say(f"Stopped. {where}\n{folder.how_to_go_on()}")
 
 
 def train_block(model, state, block, loss_settings, adam_settings, horizon):

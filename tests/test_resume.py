@@ -16,6 +16,7 @@ from core.data import batches, datasets
 from core.errors import UserError
 from core.model.build import build
 from core.run import checkpoint, config, files, metrics, text
+from core.run.process import NoStop
 from core.settings import Model, Objective
 from tests.conftest import as_arguments, program, run
 from tests.runs import (
@@ -115,6 +116,22 @@ def test_a_run_stopped_inside_an_epoch_ends_in_the_same_bits(
         assert checkpoint.steps_on_disk(Path(small["run_dir"]))[0] == step
     run(small, epochs=3)
     assert_same_run(small["run_dir"], straight)
+
+
+@pytest.mark.usefixtures("unreported")
+def test_a_stop_as_training_ends_says_so_too(small, capsys):
+    """Nothing is evaluated then: the same command does that later."""
+
+    class Late(NoStop):
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if name == "deferred" and not value:
+                self.asked = signal.SIGTERM
+
+    run(small, Late())
+    said = capsys.readouterr().out
+    assert f"Stopped. Run: {small['run_dir']}, after 2 of 2 epochs\nThe check" in said
+    assert not Path(small["run_dir"], "evaluations.jsonl").exists()
 
 
 @pytest.mark.usefixtures("unreported")

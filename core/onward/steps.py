@@ -23,9 +23,9 @@ def epochs(folder, state, data, settings, stop):
     stop.deferred = True
     while folder.epoch < settings.training.epochs and not stop.signal:
         yield folder.epoch
+    stop.deferred = False
     if stop.signal:
         say(f"Stopped. {folder.how_to_go_on()}")
-    stop.deferred = False
 
 
 def block(split, settings, number: int, k: int, d: int):
