@@ -40,10 +40,12 @@ def _fail(message: str):
 
 def end(run, settings) -> int:
     """`run(settings, stop)` -> the exit code, as that of loop.py."""
+    import tensorflow as tf
+
     stop = process.Stop(text.farewell("train"))
     try:
         run(settings, stop)
-    except (UserError, OSError, MemoryError) as error:
+    except (UserError, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
         complain(f"error: {text.explain(error, 'train')}")
         return 1
     finally:

@@ -117,12 +117,13 @@ def run(settings, stop) -> None:
             raise UserError(
                 f"--runs={first}: expected a trained VAE first: see README.md"
             )
-        past = folder.past.show.runs.split(",")[0] if folder.past else first
-        if past != first:
-            here = f"this run learns the latents of {past}"
-            raise UserError(f"--runs={first}: {here}: choose another --run_dir")
         (model, weights, data, _), (dim, *_) = vaes[first], vaes[first][0].latent_dims
         scores.expect_enough(data)
+        # It learns no images, but latents of them by these weights.
+        of, by = data.record, states.digest(weights)
+        own = {"name": f"{of['name']}'s latents by the weights {by} of {first}"}
+        own["sha256"] = f"{of['sha256']} {by}"
+        data = data._replace(record=of | own)
         state = states.init(init(settings.model, dim, seed), settings.adam)
         compiled_block = steps.compiled(train_step, len(MEASURES))
         for number in steps.epochs(folder, state, data, settings, stop):

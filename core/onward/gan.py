@@ -13,7 +13,8 @@ from core.onward import command
 DEFAULTS = dict(run_dir="checkpoints/gan", runs="checkpoints/vae20", epochs=40)
 DEFAULTS |= dict(batch_size=100, binarization="none", latent_dim=64)
 DEFAULTS |= dict(hidden_sizes=(256, 512), learning_rate=1e-3, beta1=0.0, beta2=0.99)
-FLAGS = "run_dir seed dataset data_dir epochs batch_size learning_rate runs"
+FLAGS = "run_dir seed dataset data_dir validation_size epochs batch_size "
+FLAGS += "learning_rate runs"
 if __name__ == "__main__":
     asked = command.begin(__doc__, DEFAULTS, FLAGS)
 

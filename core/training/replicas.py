@@ -9,7 +9,6 @@ screen, and sends the others what it read.
 import contextlib
 import contextvars
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -24,6 +23,7 @@ from core import settings as settings_of
 from core.data import batches
 from core.errors import UserError
 from core.progress import say
+from core.training import state as states
 from core.training.objective import Losses
 
 COMING = 45  # seconds in which all processes have to come
@@ -82,8 +82,7 @@ def expect_equal(state) -> None:
     """Raise UserError if processes have other weights than the chief, as by processors
     that round differently: what they sum would be of no one model."""
     if team := _team.get():
-        content = b"".join(v.numpy().tobytes() for v in tf.nest.flatten(state))
-        team.expect_same({"the weights": hashlib.sha256(content).hexdigest()[:12]})
+        team.expect_same({"the weights": states.digest(state)})
 
 
 # --- Processes ------------------------------------------------------------------------

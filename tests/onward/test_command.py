@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
 from core import settings as settings_of
 from core.errors import UserError
@@ -67,6 +68,14 @@ def test_what_a_user_can_mend_is_one_line(capsys):
 
     assert command.end(run, None) == 1
     assert capsys.readouterr().err == "error: mend this\n"
+
+
+def test_too_little_memory_is_one_line(capsys):
+    def run(settings, stop):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when\nallocating")
+
+    assert command.end(run, None) == 1
+    assert capsys.readouterr().err.startswith("error: out of memory: choose smaller")
 
 
 def test_a_mistake_in_the_code_keeps_its_traceback():

@@ -173,10 +173,21 @@ def test_without_a_vae_it_says_so(run):
         run("one", runs="/nowhere")
 
 
-def test_a_run_does_not_go_on_with_the_latents_of_another_vae(
-    run, two_epochs, tmp_path
+def test_a_run_does_not_go_on_with_the_latents_of_other_weights(
+    run, two_epochs, tmp_path, monkeypatch
 ):
+    """Of the same folder; where a folder lies changes nothing."""
     other = shutil.copytree(two_epochs, tmp_path / "vae")
     run("one", StopAfter(1))
-    with pytest.raises(UserError, match=f"learns the latents of {two_epochs}"):
-        run("one", runs=f"{other},{two_epochs}")
+    run("one", StopAfter(1), runs=f"{other},{two_epochs}")
+    open_vaes = scores.open_vaes
+
+    def trained_further(runs):
+        (name, (model, weights, data, settings)), *_ = open_vaes(runs).items()
+        first = tf.nest.flatten(weights)[0]
+        first.assign(first + 1)
+        return {name: (model, weights, data, settings)}
+
+    monkeypatch.setattr(scores, "open_vaes", trained_further)
+    with pytest.raises(UserError, match=f"other data .*latents by .* of {two_epochs}"):
+        run("one")
