@@ -43,8 +43,8 @@ def _contradictions(settings: Settings, typed) -> dict:
     held_out = data.validation_size or evaluation.evaluation_split != "validation"
     bfloat16, samples = evaluation.bfloat16, evaluation.importance_samples
     return {
-        "--eager, and --architecture=conv on a CPU, run without XLA: leave out --jit": (
-            "jit" in typed and run.jit and (run.eager or conv)
+        "--eager runs without XLA: leave out --jit": (
+            "jit" in typed and run.jit and run.eager
         ),
         "--data_dir is read instead of --dataset, which may say no more beside it than "
         "mnist: give one": data.dataset != "mnist" and typed >= {"dataset", "data_dir"},

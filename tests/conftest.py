@@ -16,6 +16,8 @@ from core import settings as settings_of
 from core.data import idx, synthetic
 
 ROOT = Path(__file__).parent.parent
+# As the program asks, for a card that all workers share; read at its first use.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     # What a script's `&` job or nohup ignores, the programs that tests start would too.

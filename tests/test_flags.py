@@ -308,7 +308,7 @@ CONTRADICTIONS = {
     "--data_dir=x --dataset=auto": "--data_dir is read instead of --dataset",
     "--data_dir=x --dataset=fashion_mnist": "--data_dir is read instead of --dataset",
     "--data_dir=x --dataset=synthetic": "may say no more beside it than mnist",
-    "--eager --jit": "run without XLA: leave out --jit",
+    "--eager --jit": "runs without XLA: leave out --jit",
     "--latent_dims=100,50": "is of --stochastic_layers=2",
     "--estimator=dreg": "for the elbo, use stl",
     "--digit=3": "--digit is not used by --mode=train: leave it out",

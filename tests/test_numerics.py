@@ -52,10 +52,13 @@ def test_a_value_after_another_is_the_same_and_waits_for_it(jit):
 
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("gpu", [False, True])
 @pytest.mark.parametrize("model", [DENSE, CONV], ids=["dense", "conv"])
-def test_xla_compiles_matrices_unless_asked_not_to(model, jit, eager):
+def test_xla_compiles_matrices_unless_asked_not_to(model, gpu, jit, eager, monkeypatch):
+    """Convolutions on a GPU alone."""
+    monkeypatch.setattr(numerics, "GPU", gpu)
     found = numerics.compiles(model, settings.Run(jit=jit, eager=eager))
-    assert found is (jit and not eager and model is DENSE)
+    assert found is (jit and not eager and (gpu or model is DENSE))
 
 
 def test_a_sample_of_convolutions_costs_more():

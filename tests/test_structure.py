@@ -37,7 +37,7 @@ ASSIGNED = {
 LONGEST_MODULE, LONGEST_FUNCTION, MOST_ARGUMENTS = 260, 40, 6
 LONGER = {
     "core/settings.py": 295,  # a table: the more there is to set, the longer
-    "loop.py train": 69,
+    "loop.py train": 70,
 }
 MORE_ARGUMENTS = {"core/training/adam.py update": 8}  # Adam's own letters
 WITHOUT_TESTS = {"core/errors.py"}  # there is nothing in it that could break
