@@ -19,6 +19,7 @@ from core.run import files
 
 METRICS = "metrics.jsonl"
 TF_LIST = "checkpoint"  # for `tf.train.latest_checkpoint`; nothing here reads it
+PASSED_OVER = "passed_over"
 PART = re.compile(r"ckpt-(\d+)\.(index|data-\d+-of-\d+|json)")
 PARTIAL = ("*.json.partial", f"{METRICS}.partial", f"{TF_LIST}.partial")
 PARTIAL += ("figures/*.partial", "figures/*/*.partial", "evaluations/*.partial")
@@ -57,8 +58,9 @@ def _write(saver, folder: Path, step: int, seconds: float) -> None:
 
 
 def _keep_newest(folder: Path, step: int, keep: int) -> None:
-    """List the newest `keep` up to `step`, and delete all others: older ones, and later
-    ones, which were passed over as damaged."""
+    """List the newest `keep` up to `step`; delete older ones, and put later ones, which
+    were passed over, where no later save will write: one may be a copy that lacks its
+    seal."""
     found = _parts(folder)
     sealed = [n for n in sorted(found) if (folder / f"ckpt-{n}.json").exists()]
     kept = [n for n in sealed if n <= step][-keep:]
@@ -66,8 +68,12 @@ def _keep_newest(folder: Path, step: int, keep: int) -> None:
     lines += [f'all_model_checkpoint_paths: "ckpt-{n}"\n' for n in kept]
     files.write_whole(folder / TF_LIST, "".join(lines).encode())
     for number in sorted(found.keys() - kept):
+        aside = folder / PASSED_OVER
+        if number > step:
+            aside.mkdir(exist_ok=True)
+            say(f"{folder}/ckpt-{number}, which was passed over, is kept in {aside}.")
         for path in found[number]:
-            path.unlink()
+            path.replace(aside / path.name) if number > step else path.unlink()
 
 
 def restore(saver, folder: Path) -> int | None:

@@ -287,9 +287,14 @@ def test_a_damaged_later_checkpoint_does_not_push_out_a_new_one(tmp_path, capsys
     state = make_state(3)
     saver = checkpoint.make_saver(state)
     assert checkpoint.restore(saver, tmp_path) == 10
+    later = {path.name: path.read_bytes() for path in tmp_path.glob("ckpt-20.*")}
     checkpoint.save(saver, tmp_path, 15, 1, 0.0)
-    capsys.readouterr()
+    assert f"ckpt-20, which was passed over, is kept in {tmp_path}/passed_over" in (
+        capsys.readouterr().out
+    )
     assert checkpoint.restore(saver, tmp_path) == 15 and not capsys.readouterr().out
+    aside = (tmp_path / "passed_over").iterdir()  # it may be the only copy of a user's
+    assert {path.name: path.read_bytes() for path in aside} == later and len(later) == 3
 
 
 def test_what_a_killed_process_was_writing_is_cleaned_up(tmp_path):
