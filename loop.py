@@ -16,7 +16,7 @@ if __name__ == "__main__":
     flags.parse(sys.argv)  # before TensorFlow's slow import: a typo shows at once
     process.begin(flags.dense())
     say("Importing TensorFlow")
-    with process.without_chatter():
+    with process.importing():
         import tensorflow as tf
 
 import tensorflow as tf

@@ -29,10 +29,10 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import UserError
-from core.run.process import without_chatter
+from core.run.process import importing
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-with without_chatter():  # of TensorFlow's import
+with importing():
     import tensorflow as tf
 
     from core.data import synthetic

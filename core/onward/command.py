@@ -28,7 +28,7 @@ def begin(about: str, defaults: dict, names: str):
     module = f"{__package__}.{Path(sys.argv[0]).stem}"
     sys.argv[:1] = "-m", module  # of the command that goes on
     process.begin()
-    with process.without_chatter():
+    with process.importing():
         import tensorflow  # noqa: F401
     return settings
 

@@ -86,7 +86,7 @@ def settings_at(axis: str, value: int, arguments) -> dict:
 
 def measure(axis: str, arguments, folder: str) -> list[dict]:
     """A row of numbers for each value of an axis."""
-    with process.without_chatter():
+    with process.importing():
         import tensorflow as tf
 
     from tests.benchmarks.peers import epochs, prepare

@@ -16,7 +16,10 @@ def ours(settings: dict, stage) -> None:
     """The program's `run`, as `python loop.py` calls it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.modules["jax"] = None  # TensorFlow imports it where it is; it is not required
-    import tensorflow as tf  # noqa: F401
+    from core.run import process
+
+    with process.importing():
+        import tensorflow as tf  # noqa: F401
 
     stage("import TensorFlow")
     import loop

@@ -19,7 +19,7 @@ def begin(monkeypatch):
     """`command.begin` with these arguments, which leaves the process as it is."""
     monkeypatch.setattr(command.process, "prepare", lambda: None)
     monkeypatch.setattr(command.process, "begin", lambda: None)
-    monkeypatch.setattr(command.process, "without_chatter", contextlib.nullcontext)
+    monkeypatch.setattr(command.process, "importing", contextlib.nullcontext)
 
     def begin(*arguments):
         monkeypatch.setattr("sys.argv", ["this.py", *arguments])

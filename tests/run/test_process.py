@@ -172,7 +172,7 @@ W0000 computation_placer.cc:177] computation placer already registered. Please c
 DURING = """if True:
     import os, sys
     from core.run import process
-    with process.without_chatter():
+    with process.importing():
         for line in sys.argv[2:]:
             os.write(2, line.encode())
         exec(sys.argv[1])
@@ -223,7 +223,7 @@ def test_an_error_in_its_midst_is_shown_and_leaves_nothing_behind():
         from core.run import process
         before = sorted(os.listdir("/proc/self/fd"))
         try:
-            with process.without_chatter():
+            with process.importing():
                 raise KeyError
         except KeyError:
             os.write(2, b"oneDNN custom operations, said by the program itself")
@@ -239,12 +239,30 @@ def test_an_error_in_its_midst_is_shown_and_leaves_nothing_behind():
     assert code == 1 and errors.endswith(b"KeyError: 'why'\n")
 
 
+@pytest.mark.parametrize("collects", [True, False])
+def test_garbage_is_not_looked_for_among_what_is_imported(collects):
+    """Nor as the process ends; what a caller has set comes back."""
+    script = f"""if True:
+        import atexit, gc
+        from core.run import process
+        atexit.register(lambda: print("at the end", gc.get_freeze_count() > 1000))
+        {"" if collects else "gc.disable()"}
+        with process.importing():
+            print(gc.isenabled())
+        print(gc.isenabled(), gc.get_freeze_count() > 1000)
+        process.Stop("").end()
+        print(gc.isenabled(), gc.get_freeze_count())
+    """
+    said = f"False\n{collects} True\n{collects} 0\nat the end True\n"
+    assert ended(script) == (0, said.encode(), b"")
+
+
 def test_what_was_printed_before_is_printed_once():
     """The other process has a copy of what was not written yet."""
     script = """if True:
         from core.run import process
         print("once")
-        with process.without_chatter():
+        with process.importing():
             pass
     """
     assert ended(script) == (0, b"once\n", b"")
