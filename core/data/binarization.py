@@ -1,5 +1,8 @@
 """Grey pixels -> black or white ones, as an epoch sees them, or every evaluation."""
 
+import zlib
+
+import numpy as np
 import tensorflow as tf
 
 from core import rng
@@ -32,6 +35,25 @@ def epoch_pixels(images, binarization: str, seed: int, epoch: int) -> tf.Tensor:
 def fixed_pixels(images, binarization: str, seed: int, index: int) -> tf.Tensor:
     """Split number `index`, uint8 [N, 784], as every evaluation of the run sees it."""
     return _pixels(images, binarization, rng.key(seed, rng.Stream.EVALUATE, 2 * index))
+
+
+def own_pixels(images, binarization: str, seed: int, index: int) -> tf.Tensor:
+    """A user's images uint8 [N, 784]: each is drawn by a key of what is in it, and so
+    the same wherever among others it stands."""
+    key = rng.key(seed, rng.Stream.EVALUATE, 2 * index)
+    if binarization in ("threshold", "none"):
+        return _pixels(images, binarization, key)
+    numbers = np.array([zlib.crc32(image) for image in images.numpy()], np.uint32)
+    return _each_by_itself(images, numbers.view(np.int32), key)
+
+
+@tf.function(autograph=False, reduce_retracing=True)
+def _each_by_itself(images, numbers, key):
+    def of(each):
+        image, number = each
+        return binarize(tf.stack([image, image]), rng.fold(key, number))[0]
+
+    return tf.map_fn(of, (images, numbers), fn_output_signature=tf.bool)
 
 
 def _pixels(images, binarization, key):

@@ -45,16 +45,18 @@ def evaluate(model, weights, split, kind: str, seed: int) -> Evaluation:
     """What a model with these weights reaches on a `Split` of that kind.
 
     The noise is the same at every call for the same kind, so that two epochs differ by
-    their weights alone.
+    their weights alone; for a user's own images, of which none is to depend on its
+    place among others, it is the same for each.
     """
-    num_samples = 1 if model.exact_kl else ESTIMATE_SAMPLES
+    own = kind == "own"
+    num_samples = 1 if model.exact_kl and not own else ESTIMATE_SAMPLES
     at_once = numerics.CHUNK // num_samples
-    shape = num_samples, at_once, sum(model.latent_dims)
+    shape = num_samples, 1 if own else at_once, sum(model.latent_dims)
     key = rng.key(seed, rng.Stream.EVALUATE, 2 * datasets.INDEX[kind] + 1)
     chunks = []
     for number, start in enumerate(range(0, len(split.pixels), at_once)):
         part = chunk_of(model, split, start, at_once)
-        noise = chunk_noise(key, tf.constant(number), shape)
+        noise = chunk_noise(key, tf.constant(0 if own else number), shape)
         chunks.append(evaluate_chunk(model, weights, *part, noise))
     log_likelihood, *layers = map(np.concatenate, zip(*chunks, strict=True))
     depth = len(model.latent_dims)

@@ -8,11 +8,12 @@ import tensorflow as tf
 
 from core import numerics
 from core.data import batches, binarization, datasets, own
-from core.data.digits import SWAPPED
+from core.data.digits import FAINT, SWAPPED
 from core.errors import UserError
 from core.evaluation import bounds
 from core.progress import say
 from core.run import files
+from core.show import gallery
 
 
 @numerics.full_precision()
@@ -23,14 +24,18 @@ def encode(model, weights, data, folder, run_settings, settings) -> None:
     seed, digit = run_settings.seed, settings.digit
     if model.conditional and digit < 0:
         raise UserError("the run was trained with --conditional: give --digit=CLASS")
+    gallery.expect_class(model, folder, digit)
     images, names = own.load(settings.images)
-    inks = np.mean(images, axis=(1, 2)) / 255
-    if swapped := [n for n, ink in zip(names, inks, strict=True) if ink > SWAPPED]:
-        few = ", ".join(swapped[:3]) + ", ..." * (len(swapped) > 3)
-        say(f"Dark and light may be swapped: ink covers most of {few}.")
+    inks, largest = np.mean(images, axis=(1, 2)) / 255, images.max(axis=(1, 2))
+    for text, strange in (
+        ("Dark and light may be swapped: ink covers most of", inks > SWAPPED),
+        (f"No pixel reaches {FAINT} of 255 in", largest < FAINT),
+    ):
+        if some := [name for name, is_so in zip(names, strange, strict=True) if is_so]:
+            say(f"{text} {', '.join(some[:3])}{', ...' * (len(some) > 3)}.")
     kind = folder.recorded["flags"]["binarization"]
     at = kind, seed, datasets.INDEX["own"]
-    pixels = binarization.fixed_pixels(batches.flatten(images), *at)
+    pixels = binarization.own_pixels(batches.flatten(images), *at)
     split = datasets.Split(pixels, tf.fill([len(images)], digit))
     found = bounds.evaluate(model, weights, split, "own", seed)
     mean, log_var = bounds.posteriors(model, weights, split)

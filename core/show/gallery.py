@@ -151,16 +151,7 @@ def generate(model, weights, data, folder, run_settings, settings) -> None:
     """Digits as `settings.Show` asks, as a picture and as an array: from the prior, at
     a point, or between two images of `data`, which nothing else needs."""
     count, digit, seed = settings.num_images, settings.digit, run_settings.seed
-    seen = folder.recorded["dataset"].get("classes", range(CLASSES))
-    if model.conditional and len(seen) < CLASSES:
-        names = ", ".join(map(str, seen))
-        if digit < 0:
-            say(f"Classes that it was trained on: {names}")
-        elif digit not in seen:
-            raise UserError(
-                f"--digit={digit}: the run was trained on the classes {names} alone: "
-                "choose one of them"
-            )
+    expect_class(model, folder, digit)
     if settings.z or settings.interpolate:
         name, *chosen = points(model, weights, data, settings, seed)
         return _keep(folder, name, decode(model, weights, *chosen))
@@ -202,6 +193,21 @@ def _picture(path: Path, count: int, title: str, rows) -> None:
     figures.image_rows(Path(f"{path}.png"), title, rows)
     some = f" of the first {PICTURED}" if count > PICTURED else ""
     say(f"Picture{some}: {path}.png")
+
+
+def expect_class(model, folder, digit: int) -> None:
+    """Raise UserError if a conditional model was not trained on class `digit`; for -1,
+    say on which it was, if not on all."""
+    seen = folder.recorded["dataset"].get("classes", range(CLASSES))
+    if model.conditional and len(seen) < CLASSES:
+        names = ", ".join(map(str, seen))
+        if digit < 0:
+            say(f"Classes that it was trained on: {names}")
+        elif digit not in seen:
+            raise UserError(
+                f"--digit={digit}: the run was trained on the classes {names} alone: "
+                "choose one of them"
+            )
 
 
 def noise_scale(model, temperature: float) -> np.ndarray:

@@ -46,6 +46,23 @@ def test_dynamic_pixels_are_new_at_every_visit_and_static_ones_are_not(ramp):
         assert not np.array_equal(draw("dynamic", 0, epoch), draw("static", 0, 0))
 
 
+def test_a_users_own_image_is_drawn_as_often_as_it_is_bright(ramp):
+    """By what is in it: each of these has a pixel of its own."""
+    images = ramp.numpy().copy()
+    images[:, 255], images[:, 511] = np.divmod(np.arange(1000), 250)
+    pixels = binarization.own_pixels(tf.constant(images), "dynamic", 0, 3).numpy()
+    error = pixels[:, 1:254].mean(axis=0) - images[0, 1:254] / 255
+    assert np.abs(error).max() < 4.5 * 0.5 / np.sqrt(1000)
+    assert abs(error.mean()) < 4.5 * 0.41 / np.sqrt(253_000)
+    other = binarization.own_pixels(tf.constant(images), "dynamic", 1, 3)
+    assert np.mean(other != pixels) > 0.1
+    for kind in ("threshold", "none"):
+        np.testing.assert_array_equal(
+            binarization.own_pixels(ramp, kind, 0, 3),
+            binarization.fixed_pixels(ramp, kind, 0, 3),
+        )
+
+
 def test_fixed_pixels_are_one_draw_of_their_own(ramp):
     for kind in ("dynamic", "static"):
         validation, again, test = (

@@ -18,7 +18,7 @@ def saved(path, array):
 
 def converted(line, array, path):
     """What the code in an error's line makes of an array."""
-    code = line[line.index("np.save(") : line.index(" converts")]
+    code = line[line.index("np.save(") : line.index(" converts it")]
     exec(code, {"np": np, "images": array, "FILE": path})
     return own.load(str(path))[0]
 
@@ -58,6 +58,39 @@ def test_other_arrays_are_refused_with_a_line_that_converts_them(tmp_path, array
     np.testing.assert_array_equal(images, expected)
 
 
+@pytest.mark.parametrize("mean, deviation", [(0.5, 0.5), (0.1307, 0.3081)])
+def test_standardized_arrays_are_refused_with_a_line_that_undoes_it(
+    tmp_path, mean, deviation
+):
+    grey = GREY.copy()
+    grey[:, 0, :2] = 0, 255
+    array = ((grey / 255 - mean) / deviation).astype(np.float32)
+    with pytest.raises(UserError, match=r"got float32 .* from -") as error:
+        own.load(saved(tmp_path / "a.npy", array))
+    images = converted(str(error.value), array, tmp_path / "b.npy")
+    np.testing.assert_array_equal(images, grey)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.repeat(GREY[..., None], 3, axis=3),
+        GREY[0],
+        np.full([1, 28, 28], np.nan),
+        np.full([1, 28, 28], np.inf),
+        np.zeros([1, 28, 28], int),
+        GREY * 1j,
+    ],
+    ids=lambda a: f"{a.dtype} {a.shape} {a.max()}",
+)
+def test_what_no_line_converts_is_refused_without_one(tmp_path, array):
+    with pytest.raises(
+        UserError, match=r"expected \[N, 28, 28\].*, got .* to "
+    ) as error:
+        own.load(saved(tmp_path / "a.npy", array))
+    assert "np.save(" not in str(error.value)
+
+
 def test_what_is_no_array_of_images_is_refused_in_a_line(tmp_path):
     np.savez(tmp_path / "a.npz", GREY)
     np.save(tmp_path / "object.npy", np.array([{}]), allow_pickle=True)
@@ -89,15 +122,37 @@ def test_a_folder_of_pngs_is_read_in_the_order_of_names(tmp_path):
         Image.fromarray(image).save(tmp_path / name)
     Image.fromarray(GREY[2]).convert("RGB").save(tmp_path / "c.png")
     (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "._a.png").write_text("a system's, beside each file")
     images, names = own.load(str(tmp_path))
     assert names == ["a.png", "b.PNG", "c.png"]
     np.testing.assert_array_equal(images, GREY[[1, 0, 2]])
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L"])
+@pytest.mark.parametrize(
+    "mode, advice", [("RGBA", "black"), ("LA", "black"), ("I;16", "values by 257")]
+)
+def test_a_png_that_a_conversion_would_spoil_is_refused_with_what_to_do(
+    tmp_path, mode, advice
+):
+    Image.new(mode, (28, 28)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=f"a.png: .*, got {mode}, .*{advice}") as error:
+        own.load(str(tmp_path))
+    assert "convert(" not in str(error.value)
+
+
+def test_pngs_of_black_and_white_as_0_and_1_are_refused(tmp_path):
+    """They would be blank sheets."""
+    Image.fromarray((GREY[0] > 128).astype(np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="expected ink of 255, got 0 and 1 alone"):
+        own.load(str(tmp_path))
+    Image.fromarray(GREY[1]).save(tmp_path / "b.png")
+    assert own.load(str(tmp_path))[1] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
 def test_another_png_is_refused_with_a_line_that_converts_it(tmp_path, mode):
     path = tmp_path / "a.png"
-    Image.new(mode, (28, 28) if mode != "L" else (280, 200)).save(path)
+    Image.new(mode, (28, 28) if mode == "P" else (280, 200)).save(path)
     with pytest.raises(UserError, match=f"a.png: expected .*, got {mode}, ") as error:
         own.load(str(tmp_path))
     line = str(error.value)

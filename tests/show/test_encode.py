@@ -22,7 +22,7 @@ class Recorded(Folder):
 
     @property
     def recorded(self):
-        return {"flags": {"binarization": self.kind}}
+        return {"flags": {"binarization": self.kind}, "dataset": {"classes": [2, 7]}}
 
 
 @pytest.fixture
@@ -46,11 +46,11 @@ def test_latents_are_those_of_the_images_as_the_run_sees_pixels(
     folder, capsys, monkeypatch, kind
 ):
     monkeypatch.setattr(Recorded, "kind", kind)
-    monkeypatch.setattr(encode.numerics, "CHUNK", 4)
+    monkeypatch.setattr(encode.numerics, "CHUNK", 40)
     model, weights = new(latent_dim=2)
     found, name = encoded((model, weights), folder)
     flat = tf.constant(IMAGES.reshape(7, 784))
-    pixels = binarization.fixed_pixels(flat, kind, 3, datasets.INDEX["own"])
+    pixels = binarization.own_pixels(flat, kind, 3, datasets.INDEX["own"])
     x, _ = batches.to_batch(pixels)
     mean, log_var = model.encode(weights, x)
     np.testing.assert_allclose(found["mean"], mean, rtol=1e-5, atol=1e-6)
@@ -88,6 +88,25 @@ def test_labels_are_those_of_the_class_that_is_given(folder):
     assert "_digit7_" in name
     other, _ = encoded((model, weights), folder, digit=2)
     assert not np.allclose(found["mean"], other["mean"])
+    with pytest.raises(UserError, match="--digit=3: .* on the classes 2, 7 alone"):
+        encoded((model, weights), folder, digit=3)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "none"])
+@pytest.mark.parametrize("prior", ["standard", "flow"])
+def test_an_image_has_the_same_numbers_wherever_it_stands(
+    folder, monkeypatch, kind, prior
+):
+    monkeypatch.setattr(Recorded, "kind", kind)
+    monkeypatch.setattr(encode.numerics, "CHUNK", 40)
+    model = new(latent_dim=2, prior=prior)
+    order = [6, 0, 0, 3, *range(7), 3]
+    np.save(folder.path / "other.npy", IMAGES[order])
+    here, _ = encoded(model, folder)
+    there, _ = encoded(model, folder, "other.npy")
+    for name in ("mean", "log_var", "distortion", "rate"):
+        np.testing.assert_allclose(there[name], here[name][order], rtol=1e-5, atol=1e-5)
+        assert len(np.unique(here[name], axis=0)) == 7
 
 
 def test_images_that_look_swapped_are_named(folder, capsys):
@@ -98,6 +117,15 @@ def test_images_that_look_swapped_are_named(folder, capsys):
     few = ", ".join(f"mine.npy[{i}]" for i in (2, 3, 4))
     line = f"Dark and light may be swapped: ink covers most of {few}, ...."
     assert line in capsys.readouterr().out
+
+
+def test_images_that_look_blank_are_named(folder, capsys):
+    images = IMAGES.copy()
+    images[4] //= 3
+    np.save(folder.path / "mine.npy", images)
+    encoded(new(latent_dim=2), folder)
+    said = capsys.readouterr().out
+    assert "No pixel reaches 128 of 255 in mine.npy[4].\n" in said
 
 
 def test_two_layers_have_the_latents_next_to_the_image(folder):
