@@ -118,7 +118,7 @@ def run(settings, stop) -> None:
                 f"--runs={first}: expected a trained VAE first: see README.md"
             )
         (model, weights, data, _), (dim, *_) = vaes[first], vaes[first][0].latent_dims
-        scores.expect_enough(data)
+        scores.expect_comparable(data, vaes)
         # It learns no images, but latents of them by these weights.
         of, by = data.record, states.digest(weights)
         own = {"name": f"{of['name']}'s latents by the weights {by} of {first}"}

@@ -99,8 +99,8 @@ def run(settings, stop) -> None:
     seed, dim = settings.run.seed, settings.model.latent_dim
     with RunFolder(settings.run) as folder:
         data = datasets.load(folder.data_settings(settings.data), say)
-        scores.expect_enough(data)
         vaes = scores.open_vaes(settings.show.runs)
+        scores.expect_comparable(data, vaes)
         players = init(settings.model, settings.adam, seed)
         compiled_block = steps.compiled(train_step, len(MEASURES))
         for number in steps.epochs(folder, players, data, settings, stop):

@@ -29,9 +29,10 @@ CHUNK = 1000  # images at a time: bounds the memory
 ROW = "{:22}" + 2 * "{:>11}{:>11}{:>8}" + "\n"
 
 
-def expect_enough(data) -> None:
-    """Raise UserError, before anything is trained, if `data` are too few to score by:
-    the classifier needs a batch, and a test image as many others as `NEIGHBOR`."""
+def expect_comparable(data, vaes: dict) -> None:
+    """Raise UserError, before anything is trained, if `data` are too few to score by
+    (the classifier needs a batch, and a test image as many others as `NEIGHBOR`), or if
+    one of the `vaes` was trained on others."""
     train, test = len(data.train.pixels), len(data.test.pixels)
     batch_size = CLASSIFIER.training.batch_size
     if train < batch_size or test <= NEIGHBOR:
@@ -39,6 +40,12 @@ def expect_enough(data) -> None:
             f"expected at least {batch_size} training and {NEIGHBOR + 1} test images, "
             f"by which samples are scored, got {train} and {test}"
         )
+    for name, (_, _, other, _) in vaes.items():
+        if other.record["sha256"] != data.record["sha256"]:
+            raise UserError(
+                f"--runs: {name} was trained on other data ({other.record['name']}, "
+                f"not this {data.record['name']}): leave it out"
+            )
 
 
 def features(params, x):
@@ -125,7 +132,7 @@ def report(folder, data, vaes: dict, name: str, drawn, seed: int) -> None:
     for run, (vae, weights, *_) in vaes.items():
         sets[run] = 255 * tf.sigmoid(vae.sample(weights, noise(seed, vae.noise_size)))
     sets[name], params, seen = 255 * drawn, train(data, seed), {}
-    labels = data.test.labels[:SAMPLES]
+    labels = data.test.labels[: min(SAMPLES, len(data.train.labels))]
     key = rng.key(seed, rng.Stream.SAMPLE, 5)  # one: no row depends on the others
     for each, x in sets.items():
         grey = tf.cast(tf.round(x[: len(labels)]), tf.uint8)

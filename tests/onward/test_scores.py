@@ -102,6 +102,25 @@ def test_the_table_has_a_row_for_each_set_and_ranks_them(
     assert (tmp_path / "figures" / "samples.png").exists()
 
 
+def test_a_vae_of_other_data_is_not_scored(data, two_epochs, digits):
+    vaes = scores.open_vaes(str(two_epochs))
+    scores.expect_comparable(data, vaes)
+    other = datasets.split("other", *reversed(digits), Data(validation_size=30))
+    other = other._replace(train=data.train, test=data.test)
+    with pytest.raises(UserError, match="other data .tiny, not this other.: leave"):
+        scores.expect_comparable(other, vaes)
+
+
+def test_as_many_are_scored_of_each_as_there_are_of_all(tmp_path, data, few):
+    test = datasets.Split(*(tf.concat([part] * 6, axis=0) for part in data.test))
+    with RunFolder(Run(run_dir=str(tmp_path))) as folder:
+        drawn = tf.cast(data.train.pixels[:120], tf.float32) / 255
+        fewer = datasets.Split(*(part[:70] for part in data.train))
+        data = data._replace(train=fewer, test=test)
+        scores.report(folder, data, {}, "parrot", drawn, 0)
+    assert (tmp_path / "scores.txt").read_text().startswith("70 of each")
+
+
 def test_only_vaes_that_are_there_and_need_no_labels_are_opened(
     two_epochs, monkeypatch
 ):
