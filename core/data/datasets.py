@@ -127,11 +127,13 @@ def expect_steps(data: Data, settings, conditional: bool) -> None:
             f"numbers, got {steps:,}: give fewer --epochs"
         )
     parts = (data.train, data.validation, data.test)
-    most = max(int(tf.reduce_max(part.labels)) for part in parts if len(part.labels))
-    if conditional and most >= digits.CLASSES:
+    labels = np.concatenate([part.labels for part in parts])
+    if conditional and not all(
+        0 <= y < digits.CLASSES for y in (min(labels), max(labels))
+    ):
         raise UserError(
             f"expected labels from 0 to {digits.CLASSES - 1} for --conditional, got "
-            f"{most} in {data.record['name']}"
+            f"{min(labels)} to {max(labels)} in {data.record['name']}"
         )
 
 

@@ -12,6 +12,8 @@ SIDE = 28
 PIXELS = SIDE**2
 CLASSES = 10
 SWAPPED = 0.6  # the share of ink above which dark and light look swapped
+FAINT = 128  # the largest pixel below which ink is hardly any
+REPEATED = 0.01  # the share of held-out images that may be trained on, as in a few sets
 
 
 class Digits(NamedTuple):
@@ -26,10 +28,10 @@ def expect_digits(digits: Digits, what: str) -> None:
     28x28 pixels from 0 to 255 and as many labels."""
     images, labels = map(np.asarray, digits)
     if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE):
+        floats = "; of floats in [0, 1] make np.rint(255 * images).astype(np.uint8)"
         raise UserError(
             f"{what}: expected images as uint8 [N, 28, 28] from 0 to 255, got "
-            f"{images.dtype} {list(images.shape)}; of floats in [0, 1] make "
-            "np.rint(255 * images).astype(np.uint8)"
+            f"{images.dtype} {list(images.shape)}{floats * (images.dtype.kind == 'f')}"
         )
     if images.size and images.max() == 1:
         raise UserError(
@@ -49,21 +51,32 @@ def remarks(train: Digits, test: Digits, held_out: int) -> list[str]:
     found = []
     for what, images in (("training", train.images), ("test", test.images)):
         largest, ink = images.max(), np.mean(images, dtype=float) / 255
-        if largest < 128:
+        if largest < FAINT:
             found.append(f"The largest pixel of the {what} images is {largest} of 255.")
         elif ink > SWAPPED:
             found.append(
                 f"Ink covers {ink:.0%} of the {what} images, where MNIST has 13%: dark "
                 "and light may be swapped."
             )
-    trained_on, validated = np.split(train.labels, [len(train.labels) - held_out])
-    for what, labels in (("validation", validated), ("test", test.labels)):
+    edge = len(train.labels) - held_out
+    trained_on, validated = (
+        Digits(train.images[part], train.labels[part])
+        for part in (slice(edge), slice(edge, None))
+    )
+    known = {hash(image.tobytes()) for image in trained_on.images}
+    for what, (images, labels) in (("validation", validated), ("test", test)):
         if len(labels):
-            found += _of_classes(what, labels, trained_on)
+            found += of_classes(what, labels, trained_on.labels)
+        again, all = (
+            sum(hash(image.tobytes()) in known for image in images),
+            len(images),
+        )
+        if again > REPEATED * all:
+            found.append(f"{again:,} of {all:,} {what} images are training images too.")
     return found
 
 
-def _of_classes(what: str, labels, trained_on) -> list[str]:
+def of_classes(what: str, labels, trained_on) -> list[str]:
     """A line about classes that are not trained on, or about the one whose share
     differs most, if no shuffled set has that."""
     unseen = [str(y) for y in np.setdiff1d(labels, trained_on)]

@@ -84,7 +84,8 @@ def fetch(dataset: str, cache: Path, sources=SOURCES) -> Path:
         for name, digest in zip(FILES, source.digests, strict=True):
             path = folder / name
             if not (path.is_file() and digest == _digest(path.read_bytes(), source)):
-                _store(_from_mirrors(name, digest, source), path)
+                damaged = f", and {path} is damaged" * path.exists()
+                _store(_from_mirrors(name, digest, source, damaged), path)
     except OSError as error:
         raise UserError(f"{folder}: cannot be used as a cache ({error})") from error
     return folder
@@ -109,7 +110,7 @@ def _digest(content: bytes, source: Source) -> str:
     return hashlib.new(source.algorithm, content).hexdigest()
 
 
-def _from_mirrors(name: str, digest: str, source: Source) -> bytes:
+def _from_mirrors(name: str, digest: str, source: Source, damaged: str) -> bytes:
     failed = {}  # reason -> the hosts that it is of
     for mirror in source.mirrors:
         try:
@@ -125,7 +126,7 @@ def _from_mirrors(name: str, digest: str, source: Source) -> bytes:
             reason = getattr(reason, "strerror", None) or str(reason)
         failed.setdefault(reason, []).append(urllib.parse.urlsplit(mirror).netloc)
     reasons = (f"{', '.join(hosts)}: {reason}" for reason, hosts in failed.items())
-    raise UserError(f"cannot download {name} ({'; '.join(reasons)})")
+    raise UserError(f"cannot download {name} ({'; '.join(reasons)}){damaged}")
 
 
 class _StayOnHttps(urllib.request.HTTPRedirectHandler):

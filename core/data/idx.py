@@ -18,7 +18,7 @@ from core.errors import UserError
 SPLITS = ("train", "t10k")
 MAGIC = 0x800  # of uint8, and the number of axes
 HINTS = {  # by the first bytes of what is no such file
-    b"\x1f\x8b": ", as gzip writes: add .gz to its name",
+    b"\x1f\x8b": ", as gzip writes: unpack it, or add .gz to its name",
     b"\0\0\x08\x04": ": make color images grey",
 }
 
@@ -47,11 +47,15 @@ def _read(folder: Path, stem: str, axes: int) -> np.ndarray:
     wrong = f"{folder}: expected a folder with four IDX files in --data_dir, but "
     try:
         listed = os.listdir(folder)
-        there = [n for n in names if n in listed and not os.path.isdir(folder / n)]
+        found = [n for n in names if n in listed]
+        there = [n for n in found if not os.path.isdir(folder / n)]
     except OSError as error:
         raise UserError(f"{wrong}it cannot be read ({error.strerror})") from error
     if not there:
-        raise UserError(f"{wrong}there is no {names[0]} (or .gz)")
+        lacking = (
+            f"{found[0]} is a folder" if found else f"there is no {names[0]} (or .gz)"
+        )
+        raise UserError(f"{wrong}{lacking}")
     first, *others = (_read_idx(folder / name, axes) for name in there)
     if not all(np.array_equal(first, other) for other in others):
         raise UserError(
@@ -80,6 +84,8 @@ def _read_idx(path: Path, axes: int) -> np.ndarray:
             size = math.prod(shape)
             possible = size <= 100 * (path.stat().st_size + 2**20)
             body = file.read(size + 1) if possible else b""
+    except gzip.BadGzipFile as error:
+        raise UserError(f"{path}: {error}: take .gz off, if it was unpacked") from error
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     if len(body) != size:

@@ -6,7 +6,7 @@ import errno
 import numpy as np
 
 from core import consistency
-from core.data.digits import PIXELS
+from core.data.digits import CLASSES, PIXELS
 from core.errors import UserError
 from core.run import files
 
@@ -68,7 +68,10 @@ def describe(model_settings, loss_settings, data) -> str:
         sizes[1:-1] = [f"conv{filters}" for filters in model_settings.filters]
     if len(latents) == 2:
         sizes += [*model_settings.upper_hidden_sizes, latents[1]]
-    labels = ", given the labels" if model_settings.conditional else ""
+    labels, classes = "", record.get("classes", range(CLASSES))
+    if model_settings.conditional:
+        alone = f" ({', '.join(map(str, classes))} alone)" * (len(classes) < CLASSES)
+        labels = f", given the labels{alone}"
     plain, asked = map(dataclasses.asdict, (type(loss_settings)(), loss_settings))
     special = consistency.differences("--{0}={2}", plain, plain, asked)
     loss = f"loss by {' '.join(special)};" if special else "loss ="

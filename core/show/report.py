@@ -3,6 +3,7 @@
 from functools import partial
 
 from core import settings as settings_of
+from core.data import digits
 from core.errors import UserError
 from core.evaluation import record as records
 from core.progress import complain, say
@@ -42,6 +43,10 @@ def measure(model, weights, data, folder, run_settings, settings):
     say(f"Evaluating on {kind} images")
     there = data.record[f"{kind}_images"]
     images = min(settings.evaluation_images or there, there)
+    if images < there:
+        labels = getattr(data, kind).labels[:images], data.train.labels
+        for remark in digits.of_classes(f"first {images:,} {kind}", *labels):
+            say(remark)
     asked = {
         "split": kind,
         "images": images,

@@ -23,11 +23,13 @@ def expect_finite(numbers, state, squares, settings, folder) -> None:
         if not math.isfinite(square):
             what = f"the first variable whose gradient is not finite: {name}"
             break
-    rate = settings.learning_rate
+    rate, step = settings.learning_rate, int(state.step)
+    advice = folder.how_to_go_on(f"--learning_rate={rate / 10:g}")
+    if step == 1 and not np.all(np.isfinite(squares)):
+        advice = "No rate has changed a weight yet: look at the data, and at --beta"
     raise UserError(
-        f"the loss, or what it left behind, is not finite at step {int(state.step)}, "
-        f"with --learning_rate={rate:g}; {what}. "
-        + folder.how_to_go_on(f"--learning_rate={rate / 10:g}")
+        f"the loss, or what it left behind, is not finite at step {step}, with "
+        f"--learning_rate={rate:g}; {what}. {advice}"
     )
 
 

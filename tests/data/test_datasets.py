@@ -190,16 +190,17 @@ def test_every_step_has_random_numbers_of_its_own(digits):
         datasets.expect_steps(data, settings, False)
 
 
+@pytest.mark.parametrize("label, got", [(10, "0 to 10"), (-1, "-1 to 9")])
 @pytest.mark.parametrize("which, image", [(0, 0), (0, -1), (1, 0)])
-def test_a_condition_is_one_of_ten(digits, which, image):
+def test_a_condition_is_one_of_ten(digits, which, image, label, got):
     """In training, validation and test images."""
     settings, sets = settings_of.Training(), list(digits)
-    labels = sets[which].labels.copy()
-    labels[image] = 10
+    labels = sets[which].labels.astype(int)
+    labels[image] = label
     sets[which] = sets[which]._replace(labels=labels)
     data = split(*sets, validation_size=30)
     datasets.expect_steps(data, settings, False)
-    with pytest.raises(UserError, match="0 to 9 for --conditional, got 10 in tiny"):
+    with pytest.raises(UserError, match=f"0 to 9 for --conditional, got {got} in"):
         datasets.expect_steps(data, settings, True)
     datasets.expect_steps(split(*digits, validation_size=30), settings, True)
 

@@ -36,7 +36,7 @@ INK = np.arange(3 * 784).reshape(3, 28, 28) % 256
 NO_DIGITS = {
     "floats": (BLANK / 255, LABELS, r"float64 \[3, 28, 28\]; of floats .* np.rint"),
     "int64": (BLANK.astype(np.int64), LABELS, "images as uint8.*got int64"),
-    "flat": (BLANK.reshape(3, 784), LABELS, r"got uint8 \[3, 784\]"),
+    "flat": (BLANK.reshape(3, 784), LABELS, r"got uint8 \[3, 784\]$"),
     "27 rows": (BLANK[:, 1:], LABELS, r"got uint8 \[3, 27, 28\]"),
     "channels": (BLANK[..., None], LABELS, r"got uint8 \[3, 28, 28, 1\]"),
     "one image": (BLANK[0], LABELS, r"got uint8 \[28, 28\]"),
@@ -108,7 +108,11 @@ STRANGE = {  # -> (of the training set, of the test set, what is said of it)
         as_it_is,
         ["pixel of the training images is 127"],
     ),
-    "no ink": (of_images(np.zeros_like), as_it_is, ["pixel of the training.* is 0 of"]),
+    "no ink": (
+        of_images(np.zeros_like),
+        as_it_is,
+        ["pixel of the training.* is 0 of", "300 of 300 val"],
+    ),
     "all ink": (as_it_is, of_images(lambda x: x | 255), ["covers 100% of the test"]),
     "by class": (
         by_class,
@@ -139,11 +143,15 @@ STRANGE = {  # -> (of the training set, of the test set, what is said of it)
 
 @pytest.fixture(scope="module")
 def many(digits):
-    """(training set of 3300, test set of 600): the same ten times."""
-    return tuple(
-        Digits(np.tile(images, (10, 1, 1)), np.tile(labels, 10))
-        for images, labels in digits
-    )
+    """(training set of 3300, test set of 600): the same ten times, but for a number in
+    bits of ink, so that no image is there twice."""
+    sets = []
+    for first, (images, labels) in zip((0, 3300), digits, strict=True):
+        images, labels = np.tile(images, (10, 1, 1)), np.tile(labels, 10)
+        numbers = np.arange(first, first + len(images))[:, None]
+        images[:, 0, :12] = 255 * (numbers >> np.arange(12) & 1)
+        sets.append(Digits(images, labels))
+    return sets
 
 
 @pytest.mark.parametrize("case", STRANGE)
@@ -180,5 +188,18 @@ def test_a_set_in_random_order_is_not_called_sorted(shares, held_out):
             Digits(np.broadcast_to(image, [n, 28, 28]), random.choice(10, n, p=p))
             for n in (2000, 300)
         )
-        found = [line for line in remarks(*sets, held_out) if "Ink" not in line]
+        found = [line for line in remarks(*sets, held_out) if "lass" in line]
         assert found == []
+
+
+def test_held_out_images_that_are_trained_on_are_counted(many):
+    """A few are in known sets; a copied file is not."""
+    train_set, test_set = many
+    images = test_set.images.copy()
+    for copied, expected in ((6, []), (7, ["7 of 600 test images are training im"])):
+        images[:copied] = train_set.images[:copied]
+        found = remarks(train_set, test_set._replace(images=images), 300)
+        assert [line[:28] for line in found] == [text[:28] for text in expected]
+    assert remarks(train_set, many[0], 300) == [
+        "3,000 of 3,300 test images are training images too."
+    ]

@@ -148,6 +148,10 @@ def test_fetch_replaces_a_damaged_cached_file(serve, tmp_path):
     folder = download.fetch("mnist", tmp_path / "cache", sources)
     good = (folder / download.FILES[0]).read_bytes()
     (folder / download.FILES[0]).write_bytes(good[:100])
+    with pytest.raises(
+        UserError, match=f"refused.*, and .*{download.FILES[0]} is damaged"
+    ):
+        download.fetch("mnist", tmp_path / "cache", serve("down"))
     download.fetch("mnist", tmp_path / "cache", sources)
     assert (folder / download.FILES[0]).read_bytes() == good
 

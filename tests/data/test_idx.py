@@ -111,7 +111,8 @@ DAMAGED_GZ = {"no gzip": b"no gzip", "cut": gzip.compress(idx_bytes(BLANK))[:-20
 def test_load_refuses_a_damaged_gz(tmp_path, digits, content):
     folder = write_idx_folder(tmp_path, *digits, gz=True)
     (folder / f"{IMAGES}.gz").write_bytes(content)
-    with pytest.raises(UserError, match="cannot be read") as error:
+    reason = "cannot be read.*ended before|a gzipped file .*: take .gz off"
+    with pytest.raises(UserError, match=reason) as error:
         idx.load(folder)
     expect_short(error, tmp_path)
 
@@ -211,5 +212,5 @@ def test_a_folder_with_a_files_name_is_no_second_set(tmp_path, digits):
         shutil.copy(folder / name, inner / inner.name)
     np.testing.assert_array_equal(idx.load(folder)[0].images, digits[0].images)
     (folder / "train-images.idx3-ubyte").unlink()
-    with pytest.raises(UserError, match="but there is no train-images-idx3-ubyte"):
+    with pytest.raises(UserError, match="but train-images-idx3-ubyte is a folder"):
         idx.load(folder)

@@ -187,6 +187,13 @@ def test_a_model_is_described_by_its_sizes(digits, model, expected):
     assert expected in describe(make_data(digits), model)
 
 
+def test_a_condition_that_was_never_trained_on_is_known_by_the_others(digits):
+    data = make_data(digits)
+    data = data._replace(record=data.record | {"classes": [3, 5]})
+    assert ", given the labels (3, 5 alone);" in describe(data, {"conditional": True})
+    assert "alone" not in describe(data, {})
+
+
 @pytest.mark.parametrize(
     "objective, expected",
     [

@@ -6,6 +6,7 @@ import pytest
 
 from core import settings
 from core.data import datasets
+from core.data.digits import Digits
 from core.errors import UserError
 from core.evaluation import record as records
 from core.model.build import build
@@ -89,6 +90,25 @@ def drawn(monkeypatch):
         monkeypatch.setattr(figures, name, draw)
     monkeypatch.setattr(explorer, "write", draw)
     return seen
+
+
+def test_first_images_of_a_set_in_order_are_said_to_be_of_few_classes(
+    model, digits, folder, drawn, capsys
+):
+    train_set, test_set = digits
+    rows = np.argsort(test_set.labels, kind="stable")
+    test_set = Digits(
+        *(np.tile(a[rows], (10,) + (1,) * (a.ndim - 1)) for a in test_set)
+    )
+    sets = (
+        train_set,
+        Digits(*(a[np.argsort(test_set.labels, kind="stable")] for a in test_set)),
+    )
+    evaluate(model, data_of(sets), folder, evaluation_images=40)
+    line = "Class 0 is 100% of the first 40 test images and"
+    assert line in capsys.readouterr().out
+    evaluate(model, data_of(sets), folder)
+    assert "Class" not in capsys.readouterr().out
 
 
 def test_a_report_is_a_record_figures_and_a_summary(model, data, folder, capsys):
