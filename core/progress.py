@@ -1,11 +1,14 @@
 """Signs of life: bars on a terminal, lines everywhere."""
 
 import contextlib
+import math
 import os
 import sys
+import time
 
 import tqdm
 
+QUIET = 30  # seconds after which a line is due where no bar is seen
 BROKEN = (OSError, ValueError, AttributeError)  # of a stream that is gone, or bare
 
 
@@ -31,7 +34,20 @@ def _print(text: str, stream) -> None:
 
 
 class _Bar(tqdm.tqdm):
-    """A bar that ends nothing where it cannot be drawn."""
+    """A bar that ends nothing where it cannot be drawn; without a terminal, a line now
+    and then."""
+
+    said = math.inf  # when the last line was; never, where none are wanted
+    postfix = ""
+
+    def update(self, n=1):
+        if not self.disable:
+            return super().update(n)
+        self.n += n
+        if time.monotonic() > self.said + QUIET:
+            self.said, of = time.monotonic(), f" of {self.total or 0:,}"
+            line = f"{self.n:,}{of * bool(self.total)} {self.unit}, {self.postfix}"
+            say(f"{self.desc.removesuffix(': ')}: {line.removesuffix(', ')}")
 
     def display(self, *how, **more):
         with contextlib.suppress(*BROKEN):
@@ -47,6 +63,11 @@ class _Bar(tqdm.tqdm):
 
 
 def bar(total, unit: str, desc: str, **more) -> tqdm.tqdm:
-    """A bar on a terminal alone, of its width; none where TQDM_DISABLE is set."""
+    """A bar on a terminal alone, of its width, and lines elsewhere; neither where
+    TQDM_DISABLE is set."""
     more["disable"] = os.environ.get("TQDM_DISABLE", "") not in ("", "0") or None
-    return _Bar(total=total, unit=unit, desc=desc, dynamic_ncols=True, **more)
+    found = _Bar(total=total, unit=unit, desc=desc, dynamic_ncols=True, **more)
+    if found.disable and not more["disable"]:
+        found.desc, found.said = desc, time.monotonic()
+        found.unit = "bytes" if unit == "B" else f"{unit}s"
+    return found

@@ -14,6 +14,7 @@ import termios
 import pytest
 
 from core import progress
+from core.run.screen import Screen
 from tests.conftest import ROOT
 
 BROKEN = {  # why a stream does not take what is written to it
@@ -182,6 +183,34 @@ def test_a_bar_is_seen_on_a_terminal_alone(capsys, monkeypatch):
     assert "drawing: " in terminal.getvalue() and "4/8" in terminal.getvalue()
     monkeypatch.undo()
     with progress.bar(8, "image", "drawing") as bar:
+        bar.update(8)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_without_a_terminal_there_is_a_line_now_and_then(capsys, monkeypatch):
+    """In a log, or through a pipe, hours of silence would look like a hang."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with progress.bar(8000, "image", "-log p(x)", initial=1000) as bar:
+        for seconds in (29, 2, 29, 2):
+            now[0] += seconds
+            bar.update(500)
+    assert capsys.readouterr() == (
+        "-log p(x): 2,000 of 8,000 images\n-log p(x): 3,000 of 8,000 images\n",
+        "",
+    )
+    with Screen(0, 900) as screen:
+        now[0] += 31
+        screen.show(3, 450, [1.5, 1.25, 0.25])
+    said = "epoch 3: 450 of 900 steps, loss=1.5, distortion=1.2, rate=0.2\n"
+    assert capsys.readouterr() == (said, "")
+    with progress.bar(None, "B", "file") as bar:
+        now[0] += 31
+        bar.update(70_000)
+    assert capsys.readouterr() == ("file: 70,000 bytes\n", "")
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    with progress.bar(8, "image", "drawing") as bar:
+        now[0] += 31
         bar.update(8)
     assert capsys.readouterr() == ("", "")
 
