@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ class NoFolder:
         return given
 
     data_settings = expect_start = expect_data = restore = begin = leave
-    add_epoch = save = leave
+    add_epoch = save = expect_there = leave
 
     def how_to_go_on(self, *changed: str) -> str:
         """What to do after a stop or a failure."""
@@ -55,6 +56,7 @@ class RunFolder(contextlib.ExitStack):
                 flags = self.recorded["flags"]
                 self.past = settings_of.from_record(flags, settings.run_dir)
             self.push(held.pop_all())
+        self._there = self._identity()
 
     # --- Before training ---
 
@@ -97,6 +99,7 @@ class RunFolder(contextlib.ExitStack):
         """
         if not self._locked:
             self.enter_context(files.lock(self.path))
+            self._there = self._identity()
             if config.read(self.path):
                 raise UserError(
                     f"{self.path}: another process began a run there meanwhile; choose "
@@ -142,9 +145,22 @@ class RunFolder(contextlib.ExitStack):
 
     # --- While it trains ---
 
+    def _identity(self) -> list:
+        return [*map(files.identity, (self.path, self.path / files.LOCK))]
+
+    def expect_there(self) -> None:
+        """Raise UserError if what is there is not the folder that was opened."""
+        whole = not self.recorded or (self.path / config.NAME).exists()
+        if self._identity() != self._there or not whole:
+            raise UserError(
+                f"{self.path} was moved, removed, or robbed of {files.LOCK} or "
+                f"{config.NAME} meanwhile: put it back, and run the same command again"
+            )
+
     def save(self, step: int, seconds: float) -> None:
         """A checkpoint of the state that `restore` was given, after `step` steps."""
         keep = self._settings.keep_checkpoints
+        self.expect_there()
         if self._config and step > self._saved:
             self._record()
         checkpoint.save(self._saver, self.path, step, keep, seconds)
@@ -159,6 +175,7 @@ class RunFolder(contextlib.ExitStack):
         self._add(self.path / "evaluations.jsonl", record["split"], record)
 
     def _add(self, path: Path, prefix: str, record: dict) -> None:
+        self.expect_there()
         metrics.append(path, record)
         self._events = self._events or metrics.Events(self.path, self._saved or 0)
         self._events.add(prefix, record)
@@ -235,7 +252,7 @@ def expect_own(settings) -> dict | None:
         reason += "back, or"
     elif not saved and (not training or settings.resume == "required"):
         reason = "has no checkpoint: expected a run to go on from; train one with "
-        reason += f"python loop.py --run_dir={folder}, or"
+        reason += f"python loop.py {shlex.quote(f'--run_dir={folder}')}, or"
     if reason:
         raise UserError(f"{folder} {reason} choose another --run_dir")
     return recorded

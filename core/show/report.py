@@ -32,7 +32,7 @@ def evaluate(model, weights, data, folder, run_settings, settings) -> None:
     if run_settings.film:
         to, seed = folder.path / "figures" / "film.gif", run_settings.seed
         tasks["film.gif"] = partial(film.make, to, model, weights, folder, seed)
-    _do_each(tasks, folder.path)
+    _do_each(tasks, folder)
 
 
 def measure(model, weights, data, folder, run_settings, settings):
@@ -95,9 +95,10 @@ def _parts(of: dict) -> list[str]:
     return [*parts, of["checkpoint"], of["program"]]
 
 
-def _do_each(tasks: dict, path) -> None:
+def _do_each(tasks: dict, folder) -> None:
     failed = []
     for name, task in tasks.items():
+        folder.expect_there()
         try:
             task()
         except (OSError, MemoryError) as error:
@@ -108,7 +109,7 @@ def _do_each(tasks: dict, path) -> None:
             f"not written: {', '.join(failed)}; the same command with --mode=evaluate "
             "makes what is missing"
         )
-    say(f"All is in     {path}/")
+    say(f"All is in     {folder.path}/")
 
 
 def curves(data) -> list[str]:

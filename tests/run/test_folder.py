@@ -485,6 +485,51 @@ def test_how_to_go_on_is_a_command(tmp_path, monkeypatch, resume):
 # --- Who has it -----------------------------------------------------------------------
 
 
+LOST = {  # what happens to a folder that a process trains in
+    "moved": lambda path: path.rename(path.with_name("elsewhere")),
+    "removed": shutil.rmtree,
+    "another": lambda path: [shutil.rmtree(path), path.mkdir()],
+    "unlocked": lambda path: (path / ".lock").unlink(),
+    "locked anew": lambda path: [
+        (path / ".lock").rename(path / "mine"),
+        (path / ".lock").write_text(""),
+    ],
+    "no config": lambda path: (path / "config.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("how", LOST)
+@pytest.mark.parametrize("what", ["save", "epoch", "evaluation"])
+def test_a_folder_that_is_lost_while_it_is_open_is_not_made_anew(
+    tmp_path, run_dir, how, what
+):
+    """Half of a run here, and half of it there, would be none."""
+    for path in (run_dir, tmp_path / "new"):
+        with opened(path, epochs=9) as folder:
+            train(folder, begin(folder, epochs=9), (3,))
+            LOST[how](path)
+            before = sorted(tmp_path.rglob("*"))
+            does = {
+                "save": lambda folder: folder.save(60, 0.5),
+                "epoch": lambda folder: folder.add_epoch(epoch(4)),
+                "evaluation": lambda folder: folder.add_evaluation({"split": "test"}),
+            }
+            with pytest.raises(UserError, match="was moved, removed.*: put it back"):
+                does[what](folder)
+            assert sorted(tmp_path.rglob("*")) == before
+        shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
+
+
+def test_a_folder_that_was_put_back_goes_on(tmp_path):
+    path = tmp_path / "run"
+    with opened(path) as folder:
+        state = begin(folder)
+        path.rename(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere").rename(path)
+        train(folder, state, (1,))
+    assert checkpoint.steps_on_disk(path) == [15, 0]
+
+
 @pytest.mark.parametrize("mode", ["train", "evaluate", "generate"])
 def test_a_folder_in_use_is_refused(run_dir, mode):
     with opened(run_dir):
@@ -608,6 +653,8 @@ def test_what_needs_a_run_is_refused_without_one(tmp_path, changes, there):
     with pytest.raises(UserError, match="expected a run to go on from.*python loop.py"):
         opened(path, **changes)
     assert list(tmp_path.rglob("*")) == [path] * there
+    with pytest.raises(UserError, match="loop.py '--run_dir=.*/a run', or"):
+        opened(tmp_path / "a run", **changes)
 
 
 def test_a_run_that_never_resumes_is_refused_a_run(run_dir):

@@ -26,11 +26,16 @@ class Folder:
     step, epoch, kl_weights = 30, 2, (2.0, 2.0)
     weights = {"step": 30, "checkpoint": "0123456789ab"}
     start = {"start_from": "other", "start_step": 9}
+    gone = False
 
     def __init__(self, path: Path):
         self.path, self.evaluations, self.asked = path, [], None
         objective = Objective(beta=2.0, num_samples=3)
         self.recorded = {"flags": values_of(Settings(objective=objective))}
+
+    def expect_there(self):
+        if self.gone:
+            raise UserError("it was moved")
 
     def add_evaluation(self, record):
         self.evaluations.append(record)
@@ -363,6 +368,13 @@ def test_all_that_cannot_be_written_is_named(model, data, folder, drawn, capsys)
         evaluate(model, data, folder)
     assert len(capsys.readouterr().err.splitlines()) == len(PICTURES)
     assert (folder.path / "figures").read_text() == "in the way"
+
+
+def test_where_its_folder_is_lost_nothing_is_written(model, data, folder):
+    folder.gone = True
+    with pytest.raises(UserError, match="it was moved"):
+        evaluate(model, data, folder)
+    assert not folder.path.exists()
 
 
 def test_a_picture_for_which_memory_is_short_costs_itself_alone(
