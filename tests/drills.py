@@ -35,18 +35,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with importing():
     import tensorflow as tf
 
-    from core.data import synthetic
-    from core.data.digits import Digits
-    from core.run import checkpoint
-    from tests.conftest import (
-        ROOT,
-        as_arguments,
-        program,
-        run,
-        small_settings,
-        write_idx_folder,
-    )
-    from tests.runs import assert_same_run, weights_and_moments
+from core.data import synthetic  # noqa: E402
+from core.data.digits import Digits  # noqa: E402
+from core.run import checkpoint  # noqa: E402
+from tests.conftest import (  # noqa: E402
+    ROOT,
+    as_arguments,
+    program,
+    run,
+    small_settings,
+    write_idx_folder,
+)
+from tests.runs import assert_same_run, weights_and_moments  # noqa: E402
 
 EPOCHS = 25
 FAILURES = []

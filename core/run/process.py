@@ -10,12 +10,13 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NEEDED = ("absl", "numpy", "tensorflow", "matplotlib", "tqdm")
 GPU = "/dev/nvidiactl"  # is there where a driver is
 DEFAULTS = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-ENVIRONMENT = (*DEFAULTS, "XLA_FLAGS", "MPLBACKEND")
+ENVIRONMENT = (*DEFAULTS, "XLA_FLAGS", "MPLBACKEND", "MATPLOTLIBRC")
 # For a GPU XLA chooses kernels by timing them, and so differently in each process. With
 # these flags it does not, at a quarter more time; convolutions would stand still.
 EQUAL_BITS = "--xla_gpu_exclude_nondeterministic_ops=true"
@@ -33,6 +34,7 @@ FILTER = f"""if True:
             sys.stderr.buffer.write(line)
             sys.stderr.flush()
 """
+unfinished = set()  # paths of files that are being written; `Stop` removes them
 _undo = contextlib.ExitStack()  # puts back what `begin` and `Stop` change
 
 # --- Streams and environment ----------------------------------------------------------
@@ -50,8 +52,14 @@ def prepare() -> None:
             )
     try:
         importlib.import_module("tqdm")
+        os.getcwd(), tempfile.gettempdir()
     except ValueError as error:
         sys.exit(f"error: a variable TQDM_... of the environment: {error}")
+    except OSError as error:
+        sys.exit(
+            "error: expected a working directory that is still there, and a folder for "
+            f"temporary files (TMPDIR): {error}"
+        )
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
@@ -63,9 +71,10 @@ def prepare() -> None:
 
 def begin(dense: bool = True) -> None:
     """Set what TensorFlow reads at its import, for a `dense` model or another, and let
-    Ctrl-C end the process at once: there is nothing to save yet. `Stop.end` undoes
-    it."""
-    _handle(signal.SIGINT, signal.SIG_DFL)
+    Ctrl-C end the process at once, if it is the program's own: there is nothing to save
+    yet. `Stop.end` undoes it."""
+    if is_own():
+        _handle(signal.SIGINT, signal.SIG_DFL)
     before = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     _undo.callback(os.environ.update, before)
     for name in ENVIRONMENT:
@@ -74,6 +83,7 @@ def begin(dense: bool = True) -> None:
         os.environ.setdefault(name, value)
     if dense and os.path.exists(GPU):  # a user's own flags come last, and count
         os.environ["XLA_FLAGS"] = f"{EQUAL_BITS} {before.get('XLA_FLAGS', '')}"
+    os.environ["MATPLOTLIBRC"] = os.devnull  # pictures are alike whatever a user's says
     kind, _, module = before.get("MPLBACKEND", "").partition("://")
     with contextlib.suppress(ValueError):  # that is no module of its own
         if kind == "module" and importlib.util.find_spec(module.split(".")[0]):
@@ -81,16 +91,33 @@ def begin(dense: bool = True) -> None:
     os.environ.pop("MPLBACKEND", None)  # a notebook's, not here; figures need none
 
 
+def is_own() -> bool:
+    """Whether the process was started for what is `__main__` now, and is not that of a
+    notebook, which runs it in a cell."""
+    frame = outermost = sys._getframe()
+    while frame := frame.f_back:
+        if frame.f_globals.get("__name__") != "runpy":  # of python -m
+            outermost = frame
+    return outermost.f_globals is vars(sys.modules["__main__"])
+
+
 @contextlib.contextmanager
 def importing():
     """TensorFlow's import, without its `CHATTER`, and without a look for garbage among
     its many objects, there or later: a quarter of its time, and half a second at the
-    end."""
+    end. If it fails, the process ends in a line."""
     collects = gc.isenabled()
     gc.disable()
     try:
         with _without_chatter():
             yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        sys.exit(
+            f"error: TensorFlow cannot be imported by {sys.executable} "
+            f"({type(error).__name__}: {reason}): install requirements.txt anew, or "
+            "look at this process's limits and environment"
+        )
     finally:
         gc.freeze()
         _undo.callback(gc.unfreeze)
@@ -121,8 +148,10 @@ def _without_chatter():
 def command(resume: str, *changed: str) -> str:
     """The command line that goes on with this run; of a flag given twice, the last."""
     again = ["--resume=auto"] if resume == "never" else []
+    if os.path.basename(sys.argv[0]) not in ("loop.py", "-m"):  # as from a notebook
+        return f"the same call{' with ' * bool(changed)}{' '.join(changed)}"
     names = tuple(flag.split("=")[0] + "=" for flag in changed)
-    kept = [flag for flag in sys.argv if not flag.startswith(names)]
+    kept = [f for f in sys.argv if f != "--" and not f.startswith(names)]
     return shlex.join([sys.executable, *kept, *again, *changed])
 
 
@@ -178,26 +207,37 @@ class Stop(NoStop):
     While `deferred` is set, as in training, the first of them is kept in `asked`, for
     training to save and end; else it ends the process at once, with `farewell`, as the
     second always does. It raises no exception: TensorFlow's C++ would crash on one in
-    its midst, and Python would drop one in a destructor.
+    its midst, and Python would drop one in a destructor. In a notebook's process, which
+    has more to lose, SIGINT raises KeyboardInterrupt instead of an end at once.
     """
 
     _paused = False
 
     def __init__(self, farewell: str):
         self._farewell = f"{farewell}\n".encode()
+        self._second = dict.fromkeys(ENDING, signal.SIG_DFL)
+        if not is_own():
+            self._second[signal.SIGINT] = signal.default_int_handler
         for number in ENDING:
             _handle(number, self._request)
         _handle(signal.SIGCONT, self._go_on)
 
     def _request(self, number, frame):
-        for each in ENDING:
+        for each, second in self._second.items():
             if signal.getsignal(each) is not signal.SIG_IGN:
-                signal.signal(each, signal.SIG_DFL)
+                signal.signal(each, second)
         self.asked = number
-        if not self.deferred:
-            with contextlib.suppress(OSError):  # nobody reads
-                os.write(1, self._farewell)
-            os._exit(128 + number)
+        if self.deferred:
+            return
+        if self._second[number] is signal.default_int_handler:
+            raise KeyboardInterrupt
+        remove_generated()
+        for path in unfinished:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        with contextlib.suppress(OSError):  # nobody reads
+            os.write(1, self._farewell)
+        os._exit(128 + number)
 
     def _go_on(self, number, frame):
         self._paused = True

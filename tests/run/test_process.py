@@ -216,7 +216,7 @@ def test_an_interrupt_is_not_for_the_process_that_passes_it_on():
     assert found == (0, b"", b"still said\nafter\n")
 
 
-def test_an_error_in_its_midst_is_shown_and_leaves_nothing_behind():
+def test_an_error_in_its_midst_is_a_line_and_leaves_nothing_behind():
     """Standard error is its own again, and no process waits to be waited for."""
     script = """if True:
         import os
@@ -224,8 +224,8 @@ def test_an_error_in_its_midst_is_shown_and_leaves_nothing_behind():
         before = sorted(os.listdir("/proc/self/fd"))
         try:
             with process.importing():
-                raise KeyError
-        except KeyError:
+                raise ImportError
+        except SystemExit:
             os.write(2, b"oneDNN custom operations, said by the program itself")
         assert sorted(os.listdir("/proc/self/fd")) == before
         try:
@@ -235,8 +235,10 @@ def test_an_error_in_its_midst_is_shown_and_leaves_nothing_behind():
     """
     said = b"oneDNN custom operations, said by the program itself"
     assert ended(script) == (0, b"no child\n", said)
-    code, _, errors = ended(DURING, "raise KeyError('why')")
-    assert code == 1 and errors.endswith(b"KeyError: 'why'\n")
+    code, _, errors = ended(DURING, "raise ImportError('cannot map\\nsegment')")
+    assert code == 1 and errors.count(b"\n") == 1
+    assert errors.startswith(b"error: TensorFlow cannot be imported by /")
+    assert b" (ImportError: cannot map segment): install" in errors
 
 
 @pytest.mark.parametrize("collects", [True, False])
@@ -285,14 +287,21 @@ def test_what_was_printed_before_is_printed_once():
             ["--beta1=0.5", "--beta=1", "--epochs=9"],
         ),
         (["--run_dir=my run's; rm"], "auto", [], ["--run_dir=my run's; rm"]),
+        (["--epochs=3", "--"], "auto", ["--beta=1"], ["--epochs=3", "--beta=1"]),
     ],
-    ids=["nothing", "kept", "never", "changed", "twice", "quoted"],
+    ids=["nothing", "kept", "never", "changed", "twice", "quoted", "dashes"],
 )
 def test_the_command_that_goes_on(monkeypatch, typed, resume, changed, expected):
     """As a shell reads it; of a flag given twice, absl takes the last."""
     monkeypatch.setattr(sys, "argv", ["loop.py", *typed])
     found = shlex.split(process.command(resume, *changed))
     assert found == [sys.executable, "loop.py", *expected]
+
+
+def test_what_python_has_called_has_no_command(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/a/ipykernel_launcher.py", "-f", "kernel.json"])
+    assert process.command("auto") == "the same call"
+    assert process.command("auto", "--epochs=3") == "the same call with --epochs=3"
 
 
 # --- Memory ---------------------------------------------------------------------------
@@ -440,6 +449,98 @@ def test_equal_bits_are_asked_of_a_gpu_where_that_is_not_too_slow(card, dense):
     theirs = f"{asked} --a=b" if asked else "--a=b"
     found = ended(*arguments, env=rest | {"XLA_FLAGS": "--a=b"})
     assert found == (0, f"{theirs} |\n--a=b None\n".encode(), b"")
+
+
+def test_a_users_matplotlibrc_changes_no_picture(tmp_path):
+    """Nor ends one, as where it asks for LaTeX, and there is none."""
+    script = """if True:
+        import os
+        from core.run import process
+        process.begin()
+        import matplotlib
+        print(matplotlib.rcParams["text.usetex"], matplotlib.rcParams["font.size"])
+        process.Stop("").end()
+        print(os.environ["MATPLOTLIBRC"])
+    """
+    mine = tmp_path / "matplotlibrc"
+    mine.write_text("text.usetex: True\nfont.size: 200\n")
+    found = ended(script, env=os.environ | {"MATPLOTLIBRC": str(mine)})
+    assert found == (0, f"False 10.0\n{mine}\n".encode(), b"")
+
+
+def test_a_place_that_is_gone_is_said_in_a_line(tmp_path):
+    script = """if True:
+        import os
+        from core.run import process
+        here = os.path.join(os.environ["HERE"], "here")
+        os.mkdir(here)
+        os.chdir(here)
+        os.rmdir(here)
+        process.prepare()
+    """
+    code, _, errors = ended(script, env=os.environ | {"HERE": str(tmp_path)})
+    assert code == 1 and errors.count(b"\n") == 1
+    assert errors.startswith(b"error: expected a working directory")
+
+
+def test_what_is_half_written_goes_as_a_signal_ends_the_process(tmp_path):
+    script = """if True:
+        import os, signal, sys
+        from pathlib import Path
+        from core.run import files, process
+        stop = process.Stop("farewell")
+        with files.whole(Path(sys.argv[1])) as file:
+            file.write(b"half")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGTERM)
+    """
+    path = tmp_path / "file"
+    path.write_text("before")
+    assert ended(script, str(path)) == (128 + signal.SIGTERM, b"farewell\n", b"")
+    assert path.read_text() == "before" and [*tmp_path.iterdir()] == [path]
+
+
+CELL = """if True:
+    import os, signal, sys
+    from core.run import process
+    print(process.is_own())
+    process.begin()
+    stop = process.Stop("farewell")
+    stop.deferred = sys.argv[2] == "True"
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        print(int(stop.signal))
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        stop.end()
+"""
+NOTEBOOK = """if True:
+    import runpy, signal, sys
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        runpy.run_path(sys.argv[1], run_name="__main__")
+    except KeyboardInterrupt:
+        print("interrupted", signal.getsignal(signal.SIGINT) is before)
+"""
+
+
+@pytest.mark.parametrize("deferred", [True, False])
+def test_an_interrupt_does_not_end_a_notebooks_process(tmp_path, deferred):
+    """In training it is kept, once; else the cell ends, and the notebook goes on."""
+    (tmp_path / "cell.py").write_text(CELL)
+    found = ended(NOTEBOOK, f"{tmp_path}/cell.py", str(deferred))
+    kept = "2\n" * deferred
+    assert found == (0, f"False\n{kept}interrupted True\n".encode(), b"")
+
+
+@pytest.mark.parametrize("way", [["FILE"], ["-m", "this"]], ids=" ".join)
+def test_the_programs_own_process_is_known(tmp_path, way):
+    script = "from core.run import process; print(process.is_own())"
+    (tmp_path / "this.py").write_text(script)
+    way = [part.replace("FILE", str(tmp_path / "this.py")) for part in way]
+    env = os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    command = [sys.executable, "-B", *way]
+    assert subprocess.check_output(command, env=env, cwd=tmp_path) == b"True\n"
 
 
 def test_afterwards_is_as_before_the_program_not_as_it_was_prepared():
