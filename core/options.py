@@ -83,7 +83,9 @@ def folder(default: str, help: str, without="*?[]\\"):
         if type(name) is not str or default and not name:
             return False
         whole = os.path.expanduser(name)
-        slip = name.startswith("-") or "://" in name or whole.startswith("~")
+        slip = (
+            name.startswith(("-", "'", '"')) or "://" in name or whole.startswith("~")
+        )
         slip |= any("\ud800" <= c <= "\udfff" for c in name)  # a byte of no UTF-8
         return not slip and not set(whole) & {"\0", *without}
 
@@ -97,7 +99,10 @@ def as_folder(field, name: str) -> str:
     from anywhere, but where its whole name would not work."""
     if not name:
         return name
-    name = os.path.normpath(os.path.expanduser(name))
+    home = os.path.expanduser(name)
+    name = os.path.normpath(home)
+    if os.path.realpath(name) != os.path.realpath(home):  # beyond a link, .. is another
+        name = os.path.realpath(home)
     whole = os.path.abspath(name)
     if field.name != "run_dir" and field.metadata["works"](whole):
         return whole

@@ -121,6 +121,22 @@ def test_a_folder_has_one_spelling(name, monkeypatch):
         assert kept == expected
 
 
+def test_a_folder_beyond_a_link_is_the_one_that_the_system_means(tmp_path, monkeypatch):
+    """Where .. comes after a link, it is not the folder that has the link."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "b")
+    monkeypatch.chdir(tmp_path)
+    field = options.folder("a", "h")
+    field.name = "run_dir"
+    assert options.as_folder(field, "link/../c") == str(tmp_path / "a" / "c")
+    assert options.as_folder(field, "link/d") == "link/d"
+
+
+def test_quotes_that_a_shell_did_not_take_away_are_a_slip():
+    works = options.folder("a", "h").metadata["works"]
+    assert not works('"a b"') and not works("'a'") and works("it's")
+
+
 def test_a_folder_to_start_from_is_found_in_a_folder_with_a_patterns_letters(
     tmp_path, monkeypatch
 ):

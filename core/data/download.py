@@ -68,8 +68,10 @@ SOURCES = {
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: $XDG_CACHE_HOME, or ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    """Where downloads are kept: $XDG_CACHE_HOME, or ~/.cache. UserError: nowhere."""
+    base = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    if base.startswith("~"):
+        raise UserError(f"{base}: expected a home for downloads, set HOME")
     return Path(base) / "pure-tensorflow-vae"
 
 

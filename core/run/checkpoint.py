@@ -21,8 +21,13 @@ METRICS = "metrics.jsonl"
 TF_LIST = "checkpoint"  # for `tf.train.latest_checkpoint`; nothing here reads it
 PASSED_OVER = "passed_over"
 PART = re.compile(r"ckpt-(\d+)\.(index|data-\d+-of-\d+|json)")
-PARTIAL = ("*.json.partial", f"{METRICS}.partial", f"{TF_LIST}.partial")
-PARTIAL += ("figures/*.partial", "figures/*/*.partial", "evaluations/*.partial")
+PARTIAL = ("config.json.partial", f"{METRICS}.partial", f"{TF_LIST}.partial")
+PARTIAL += (
+    "ckpt-[0-9]*.json.partial",
+    "figures/*.partial",
+    "figures/*/*.partial",
+    "evaluations/*.partial",
+)
 PARTIAL += ("film/*.partial", "latents/*.partial")
 
 
@@ -103,6 +108,8 @@ def _load(folder: Path, read) -> int | None:
         if step is not None:
             read(f"{folder}/ckpt-{step}")
     except (tf.errors.OpError, AssertionError, LookupError, ValueError) as error:
+        if _damage(folder, step):  # by now: who trains there has removed it
+            return _load(folder, read)
         reason = str(error).strip().split("\n")[0]
         raise UserError(
             f"{folder}/ckpt-{step} cannot be restored ({reason}): it is of another "
@@ -176,7 +183,7 @@ def _damage(folder: Path, step: int) -> str:
 
 def clean(folder: Path) -> None:
     """Remove what a killed process was in the middle of writing."""
-    for path in folder.glob("ckpt-*_temp"):
+    for path in folder.glob("ckpt-[0-9]*_temp"):
         shutil.rmtree(path, ignore_errors=True)
     for pattern in PARTIAL:
         for path in folder.glob(pattern):

@@ -13,6 +13,7 @@ import numpy as np
 
 from core.errors import UserError
 from core.progress import say
+from core.run import process
 
 LOCK = ".lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # as on some network disks
@@ -57,6 +58,7 @@ def whole(path: Path):
     on disk, and its name too, when this ends."""
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
+    process.unfinished.add(partial)
     try:
         with open(partial, "wb") as file:
             yield file
@@ -67,6 +69,8 @@ def whole(path: Path):
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
+    finally:
+        process.unfinished.discard(partial)
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -85,7 +89,7 @@ def by_tensorflow(name: str):
     try:
         yield
     except tf.errors.OpError as error:
-        reason = error.message.split("} ")[-1].split("\n")[0]
+        reason = error.message.split("} ")[-1].split("\n")[0].split(" [Op:")[0]
         numbers = (n for n in errno.errorcode if reason.endswith(os.strerror(n)))
         message = f"{name} cannot be written ({reason})"
         raise OSError(next(numbers, errno.EIO), message) from error
@@ -115,6 +119,15 @@ def read_arrays(path: Path) -> dict | None:
 def write_json(path: Path, value: dict) -> None:
     """Write JSON by `whole`."""
     write_whole(path, json.dumps(value, indent=2).encode())
+
+
+def identity(path: Path) -> tuple | None:
+    """What tells a file from another of its name; None if it is not there."""
+    try:
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    except OSError:
+        return None
 
 
 def sha256(path: Path) -> str:

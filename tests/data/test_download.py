@@ -177,6 +177,11 @@ def test_the_cache_is_the_users(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert download.cache_folder().parent == tmp_path / ".cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/mine")
+    assert download.cache_folder().parent == tmp_path / "mine"
+    monkeypatch.setattr(download.os.path, "expanduser", lambda path: path)
+    with pytest.raises(UserError, match="expected a home for downloads"):
+        download.cache_folder()
 
 
 @pytest.mark.parametrize("hang", [False, True])

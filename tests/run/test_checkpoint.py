@@ -69,8 +69,11 @@ def test_what_cannot_be_written_is_an_error_of_the_system(tmp_path):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", "ENOSPC EDQUOT EACCES EROFS EPERM".split())
-def test_what_the_system_said_to_tensorflow_is_its_error(tmp_path, monkeypatch, name):
+@pytest.mark.parametrize("end", ["", " [Op:SaveV2]", "\nmore [Op:SaveV2]"])
+@pytest.mark.parametrize("name", "ENOSPC EDQUOT EACCES EROFS EPERM EFBIG".split())
+def test_what_the_system_said_to_tensorflow_is_its_error(
+    tmp_path, monkeypatch, name, end
+):
     """By the number of which a user is told what to do."""
     saver, number = checkpoint.make_saver(make_state(0)), getattr(errno, name)
 
@@ -78,7 +81,7 @@ def test_what_the_system_said_to_tensorflow_is_its_error(tmp_path, monkeypatch, 
         message = (
             f"{{{{function_node __wrapped__SaveV2}}}} {path}; {os.strerror(number)}"
         )
-        raise tf.errors.UnknownError(None, None, f"{message}\nmore [Op:SaveV2]")
+        raise tf.errors.UnknownError(None, None, f"{message}{end}")
 
     monkeypatch.setattr(saver, "write", write)
     with pytest.raises(OSError, match="ckpt-5 cannot be written") as error:
@@ -165,6 +168,25 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, capsys, damage, ending):
     DAMAGES[damage](tmp_path / f"ckpt-10.{ending}")
     with pytest.raises(UserError, match="no checkpoint can be used. Passed over"):
         checkpoint.restore(checkpoint.make_saver(state), tmp_path)
+
+
+def test_a_checkpoint_that_goes_while_it_is_read_is_not_of_another_model(
+    tmp_path, monkeypatch
+):
+    """Who trains there keeps the newest alone."""
+    save(make_state(1), tmp_path, 10)
+    newest, trainer = checkpoint.newest, iter([20, None])
+
+    def newest_and_then(folder):
+        found = newest(folder)
+        if step := next(trainer):
+            save(make_state(2), folder, step, keep=1)
+        return found
+
+    monkeypatch.setattr(checkpoint, "newest", newest_and_then)
+    state = make_state(3)
+    assert checkpoint.restore(checkpoint.make_saver(state), tmp_path) == 20
+    assert float(state.totals[3]) == 2
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -309,8 +331,11 @@ def test_what_a_killed_process_was_writing_is_cleaned_up(tmp_path):
     (tmp_path / "figures" / "test_20" / "samples.png.partial").write_text("x")
     (tmp_path / "evaluations").mkdir()
     (tmp_path / "evaluations" / "test_60.npz.partial").write_text("x")
-    (tmp_path / "mine.partial").write_text("x")
-    before = sorted([*before, "evaluations", "figures", "mine.partial"])
+    mine = "mine.partial", "notes.json.partial", "ckpt-best.json.partial"
+    for name in mine:
+        (tmp_path / name).write_text("x")
+    (tmp_path / "ckpt-best_temp").mkdir()
+    before = sorted([*before, "evaluations", "figures", "ckpt-best_temp", *mine])
     checkpoint.clean(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     (folder,) = (tmp_path / "figures").iterdir()
