@@ -5,6 +5,7 @@ SHA-256: what lacks it or differs from it was cut short or damaged, and is passe
 """
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from core.run import files
 
 METRICS = "metrics.jsonl"
 TF_LIST = "checkpoint"  # for `tf.train.latest_checkpoint`; nothing here reads it
-PASSED_OVER = "passed_over"
+LATER = "passed_over"  # _1, _2 ...: folders of checkpoints of later steps
 PART = re.compile(r"ckpt-(\d+)\.(index|data-\d+-of-\d+|json)")
 PARTIAL = ("config.json.partial", f"{METRICS}.partial", f"{TF_LIST}.partial")
 PARTIAL += (
@@ -63,20 +64,20 @@ def _write(saver, folder: Path, step: int, seconds: float) -> None:
 
 
 def _keep_newest(folder: Path, step: int, keep: int) -> None:
-    """List the newest `keep` up to `step`; delete older ones, and put later ones, which
-    were passed over, where no later save will write: one may be a copy that lacks its
-    seal."""
+    """List the newest `keep` up to `step`; delete older ones, and put later ones, such
+    as were passed over, where no save will write: one may be a copy without a seal."""
     found = _parts(folder)
     sealed = [n for n in sorted(found) if (folder / f"ckpt-{n}.json").exists()]
     kept = [n for n in sealed if n <= step][-keep:]
     lines = [f'model_checkpoint_path: "ckpt-{step}"\n']
     lines += [f'all_model_checkpoint_paths: "ckpt-{n}"\n' for n in kept]
     files.write_whole(folder / TF_LIST, "".join(lines).encode())
+    places = (folder / f"{LATER}_{i}" for i in itertools.count(1))
+    aside = next(place for place in places if not place.exists())
     for number in sorted(found.keys() - kept):
-        aside = folder / PASSED_OVER
         if number > step:
             aside.mkdir(exist_ok=True)
-            say(f"{folder}/ckpt-{number}, which was passed over, is kept in {aside}.")
+            say(f"{folder}/ckpt-{number}, of a later step, is kept in {aside}.")
         for path in found[number]:
             path.replace(aside / path.name) if number > step else path.unlink()
 
@@ -133,6 +134,8 @@ def newest(folder: Path) -> tuple[int | None, list[str]]:
             return step, notes
         notes.append(f"Passed over {folder}/ckpt-{step}: {damage}.")
     if any(steps):
+        if steps_on_disk(folder) != steps:  # by now, by who trains there
+            return newest(folder)
         raise UserError(
             f"no checkpoint can be used. {' '.join(notes)} Put one back, or choose "
             "another folder"

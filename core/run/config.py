@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import shlex
 from pathlib import Path
 
 from core.errors import UserError
-from core.run import checkpoint, files
+from core.run import checkpoint, files, metrics
 
 NAME = "config.json"
 FORMAT = 2  # of a run's folder; those of format 1 named no format
@@ -42,6 +43,31 @@ def read(folder: Path) -> dict | None:
             f"{found}, not {FORMAT}): go on with that version, or choose another folder"
         )
     return config
+
+
+def expect_own(settings) -> dict | None:
+    """What config.json holds of the run that `settings.Run` asks for; None for a new
+    one, in a folder that is empty or not there. UserError: there is something else."""
+    folder, training = Path(settings.run_dir), settings.mode == "train"
+    recorded, saved = read(folder), checkpoint.steps_on_disk(folder)
+    others, reason = [], ""
+    if not recorded and folder.is_dir():
+        names = sorted(path.name for path in folder.iterdir())
+        others = [n for n in names if not n.startswith((".", f"{NAME}."))]
+    if others:
+        reason = f"holds files of something else ({', '.join(others[:3])}):"
+    elif saved and training and settings.resume == "never":
+        reason = f"holds a run, of {saved[0]} steps, and --resume=never does not "
+        reason += "overwrite it:"
+    elif not saved and metrics.read(folder / checkpoint.METRICS):
+        reason = "holds the metrics of a run but none of its checkpoints: put them "
+        reason += "back, or"
+    elif not saved and (not training or settings.resume == "required"):
+        reason = "has no checkpoint: expected a run to go on from; train one with "
+        reason += f"python loop.py {shlex.quote(f'--run_dir={folder}')}, or"
+    if reason:
+        raise UserError(f"{folder} {reason} choose another --run_dir")
+    return recorded
 
 
 def _seal(config: dict) -> str:

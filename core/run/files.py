@@ -122,11 +122,12 @@ def write_json(path: Path, value: dict) -> None:
 
 
 def identity(path: Path) -> tuple | None:
-    """What tells a file from another of its name; None if it is not there."""
+    """What tells a file from another of its name; None if it is not there. OSError:
+    nobody knows, as on a network disk that is away."""
     try:
         found = path.stat()
         return found.st_dev, found.st_ino
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,10 @@ class NoFolder:
         return given
 
     data_settings = expect_start = expect_data = restore = begin = leave
-    add_epoch = save = expect_there = leave
+    add_epoch = save = leave
+
+    def expect_there(self) -> None:
+        """It cannot be lost."""
 
     def how_to_go_on(self, *changed: str) -> str:
         """What to do after a stop or a failure."""
@@ -46,12 +48,16 @@ class RunFolder(contextlib.ExitStack):
         self.known = None  # the images' numbers that all processes have just computed
         self._saver = self._state = self._saved = self._events = None
         self._config = None  # flags and data that are still to be written
-        self.recorded = expect_own(settings)  # before a lock is put into another's
+        self.recorded = config.expect_own(
+            settings
+        )  # before a lock is put into another's
         self._locked = locks and self.path.exists()
         with contextlib.ExitStack() as held:
             if self._locked:
                 held.enter_context(files.lock(self.path, settings.mode == "train"))
-                self.recorded = expect_own(settings)  # it may be another's by now
+                self.recorded = config.expect_own(
+                    settings
+                )  # it may be another's by now
             if self.recorded:
                 flags = self.recorded["flags"]
                 self.past = settings_of.from_record(flags, settings.run_dir)
@@ -90,6 +96,8 @@ class RunFolder(contextlib.ExitStack):
             self.seconds = checkpoint.read_seal(self.path, self._saved)["seconds"]
             for remark in program.remarks(self.recorded["versions"]):
                 say(remark)
+        if self.recorded:
+            self.expect_there()
 
     def begin(self, flags: dict, data_record: dict, changes: list[str]) -> None:
         """Make the folder ready for the steps that follow those of the state, with the
@@ -105,6 +113,7 @@ class RunFolder(contextlib.ExitStack):
                     f"{self.path}: another process began a run there meanwhile; choose "
                     "another --run_dir"
                 )
+        self.expect_there()
         if not self.recorded or self.epoch < flags["epochs"]:
             for change in changes:
                 say(f"From here on, {change}.")
@@ -231,28 +240,3 @@ class RunFolder(contextlib.ExitStack):
         """The epochs' records up to the state's step: a killed run may have got on."""
         found = metrics.read(self.metrics, fields)
         return [epoch for epoch in found if epoch["step"] <= self.step]
-
-
-def expect_own(settings) -> dict | None:
-    """What config.json holds of the run that `settings.Run` asks for; None for a new
-    one, in a folder that is empty or not there. UserError: there is something else."""
-    folder, training = Path(settings.run_dir), settings.mode == "train"
-    recorded, saved = config.read(folder), checkpoint.steps_on_disk(folder)
-    others, reason = [], ""
-    if not recorded and folder.is_dir():
-        names = sorted(path.name for path in folder.iterdir())
-        others = [n for n in names if not n.startswith((".", f"{config.NAME}."))]
-    if others:
-        reason = f"holds files of something else ({', '.join(others[:3])}):"
-    elif saved and training and settings.resume == "never":
-        reason = f"holds a run, of {saved[0]} steps, and --resume=never does not "
-        reason += "overwrite it:"
-    elif not saved and metrics.read(folder / checkpoint.METRICS):
-        reason = "holds the metrics of a run but none of its checkpoints: put them "
-        reason += "back, or"
-    elif not saved and (not training or settings.resume == "required"):
-        reason = "has no checkpoint: expected a run to go on from; train one with "
-        reason += f"python loop.py {shlex.quote(f'--run_dir={folder}')}, or"
-    if reason:
-        raise UserError(f"{folder} {reason} choose another --run_dir")
-    return recorded

@@ -16,7 +16,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NEEDED = ("absl", "numpy", "tensorflow", "matplotlib", "tqdm")
 GPU = "/dev/nvidiactl"  # is there where a driver is
 DEFAULTS = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-ENVIRONMENT = (*DEFAULTS, "XLA_FLAGS", "MPLBACKEND", "MATPLOTLIBRC")
+ENVIRONMENT = (*DEFAULTS, "XLA_FLAGS", "MPLBACKEND")
 # For a GPU XLA chooses kernels by timing them, and so differently in each process. With
 # these flags it does not, at a quarter more time; convolutions would stand still.
 EQUAL_BITS = "--xla_gpu_exclude_nondeterministic_ops=true"
@@ -83,7 +83,6 @@ def begin(dense: bool = True) -> None:
         os.environ.setdefault(name, value)
     if dense and os.path.exists(GPU):  # a user's own flags come last, and count
         os.environ["XLA_FLAGS"] = f"{EQUAL_BITS} {before.get('XLA_FLAGS', '')}"
-    os.environ["MATPLOTLIBRC"] = os.devnull  # pictures are alike whatever a user's says
     kind, _, module = before.get("MPLBACKEND", "").partition("://")
     with contextlib.suppress(ValueError):  # that is no module of its own
         if kind == "module" and importlib.util.find_spec(module.split(".")[0]):
@@ -111,7 +110,10 @@ def importing():
     try:
         with _without_chatter():
             yield
-    except Exception as error:
+    except BaseException as error:
+        _undo.close()
+        if not isinstance(error, Exception):  # an interrupt in a notebook
+            raise
         reason = " ".join(str(error).split())[:200]
         sys.exit(
             f"error: TensorFlow cannot be imported by {sys.executable} "
@@ -147,12 +149,12 @@ def _without_chatter():
 
 def command(resume: str, *changed: str) -> str:
     """The command line that goes on with this run; of a flag given twice, the last."""
-    again = ["--resume=auto"] if resume == "never" else []
+    changed = (*["--resume=auto"] * (resume == "never"), *changed)
     if os.path.basename(sys.argv[0]) not in ("loop.py", "-m"):  # as from a notebook
         return f"the same call{' with ' * bool(changed)}{' '.join(changed)}"
     names = tuple(flag.split("=")[0] + "=" for flag in changed)
     kept = [f for f in sys.argv if f != "--" and not f.startswith(names)]
-    return shlex.join([sys.executable, *kept, *again, *changed])
+    return shlex.join([sys.executable, *kept, *changed])
 
 
 # --- Memory ---------------------------------------------------------------------------

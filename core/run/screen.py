@@ -1,4 +1,4 @@
-"""The progress of training, on a terminal alone."""
+"""The progress of training: a bar on a terminal, and lines."""
 
 import contextlib
 
@@ -26,3 +26,4 @@ class Screen(contextlib.ExitStack):
         """Print a line above the bar."""
         with self._bar.external_write_mode():
             progress.say(text)
+        self._bar.spoken()

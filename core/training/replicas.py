@@ -205,6 +205,7 @@ class Team(contextlib.ExitStack):
         if self.count > 1 and settings.importance_samples:
             folder.known = {"log_p": self.sum(log_marginal(*work))}
         if self.chief:
+            folder.expect_there()
             function(*before, folder, run_settings, settings)
 
 

@@ -189,6 +189,26 @@ def test_a_checkpoint_that_goes_while_it_is_read_is_not_of_another_model(
     assert float(state.totals[3]) == 2
 
 
+def test_a_reader_looks_again_if_the_only_whole_checkpoint_goes(tmp_path, monkeypatch):
+    """While the next, which it has just seen unsealed, is sealed."""
+    save(make_state(1), tmp_path, 10)
+    save(make_state(2), tmp_path, 20)
+    seal = (tmp_path / "ckpt-20.json").read_bytes()
+    (tmp_path / "ckpt-20.json").unlink()
+    damage, looks = checkpoint._damage, iter([20, 10])
+
+    def looked(folder, step):
+        found = damage(folder, step)
+        if next(looks, 0) == 20:
+            (tmp_path / "ckpt-20.json").write_bytes(seal)
+            for path in tmp_path.glob("ckpt-10.*"):
+                path.unlink()
+        return found
+
+    monkeypatch.setattr(checkpoint, "_damage", looked)
+    assert checkpoint.newest(tmp_path) == (20, [])
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_run_of_no_steps_loses_nothing_by_a_damaged_checkpoint(
     tmp_path, capsys, damage
@@ -311,12 +331,16 @@ def test_a_damaged_later_checkpoint_does_not_push_out_a_new_one(tmp_path, capsys
     assert checkpoint.restore(saver, tmp_path) == 10
     later = {path.name: path.read_bytes() for path in tmp_path.glob("ckpt-20.*")}
     checkpoint.save(saver, tmp_path, 15, 1, 0.0)
-    assert f"ckpt-20, which was passed over, is kept in {tmp_path}/passed_over" in (
-        capsys.readouterr().out
-    )
+    said = f"ckpt-20, of a later step, is kept in {tmp_path}/passed_over_1."
+    assert said in capsys.readouterr().out
     assert checkpoint.restore(saver, tmp_path) == 15 and not capsys.readouterr().out
-    aside = (tmp_path / "passed_over").iterdir()  # it may be the only copy of a user's
+    # One may be the only copy of a user's; another does not take its place.
+    (tmp_path / "ckpt-20.index").write_text("of another")
+    checkpoint.save(saver, tmp_path, 16, 1, 0.0)
+    aside = (tmp_path / "passed_over_1").iterdir()
     assert {path.name: path.read_bytes() for path in aside} == later and len(later) == 3
+    (other,) = (tmp_path / "passed_over_2").iterdir()
+    assert other.read_text() == "of another"
 
 
 def test_what_a_killed_process_was_writing_is_cleaned_up(tmp_path):

@@ -520,6 +520,36 @@ def test_a_folder_that_is_lost_while_it_is_open_is_not_made_anew(
         shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
 
 
+@pytest.mark.parametrize("how", LOST)
+@pytest.mark.parametrize("when", ["restore", "begin"])
+def test_a_folder_that_is_lost_before_it_is_read_is_not_made_anew(
+    tmp_path, run_dir, how, when
+):
+    """With weights that nobody has trained."""
+    state = make_state(0)
+    with opened(run_dir, epochs=9) as folder:
+        if when == "begin":
+            folder.restore(state)
+        LOST[how](run_dir)
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(UserError, match="was moved, removed.*: put it back"):
+            if when == "restore":
+                folder.restore(state)
+            folder.begin(settings_of.values_of(asked(run_dir, epochs=9)), DATA, [])
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_disk_that_does_not_answer_is_not_called_lost(tmp_path, monkeypatch):
+    def stat(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with opened(tmp_path / "run") as folder:
+        begin(folder)
+        monkeypatch.setattr(Path, "stat", stat)
+        with pytest.raises(OSError, match="Input/output error"):
+            folder.expect_there()
+
+
 def test_a_folder_that_was_put_back_goes_on(tmp_path):
     path = tmp_path / "run"
     with opened(path) as folder:
@@ -763,6 +793,10 @@ def test_a_run_that_was_killed_at_once_starts_with_the_same_weights(run_dir):
 
 
 # --- No folder ------------------------------------------------------------------------
+
+
+def test_a_run_in_memory_cannot_be_lost():
+    assert NoFolder().expect_there() is None
 
 
 def test_a_run_in_memory_leaves_nothing(tmp_path, monkeypatch):
