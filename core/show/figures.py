@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
+from matplotlib import style
 from matplotlib.figure import Figure
 
 from core.data.digits import SIDE
@@ -18,6 +19,7 @@ PALETTE = (
     *("#832db6", "#717581", "#94a4a2", "#e76300", "#bd1f01"),
 )
 MANIFOLD_SIDE = 20
+ALIKE = style.context("default")  # whatever a matplotlibrc says, such as LaTeX
 
 
 def _save(figure: Figure, path: Path | None) -> Figure:
@@ -40,6 +42,7 @@ def tile(rows, gap: int = 2) -> np.ndarray:
     return sheet
 
 
+@ALIKE
 def image_rows(path: Path, title: str, rows, names=()) -> Figure:
     """Rows of images [28, 28] in [0, 1], with a name before each row if given."""
     sheet = tile(rows)
@@ -63,6 +66,7 @@ def grid(x, y) -> np.ndarray:
     return np.array([(each_x, each_y) for each_y in reversed(y) for each_x in x])
 
 
+@ALIKE
 def manifold(path: Path, digits: np.ndarray, x, y, where: str, name: str) -> Figure:
     """The decoded `grid` of x and y [side], pixel means [side^2, 28, 28]. The title
     says `where` that is; `name` is of the axes."""
@@ -113,6 +117,7 @@ def label_positions(points: np.ndarray, labels, cells: int = 24) -> dict:
     return positions
 
 
+@ALIKE
 def latent_space(path: Path, z_mean, labels, kind="test", prior=None) -> Figure:
     """The posterior means [N, D] of N `kind` images, colored by their labels [N]. A
     prior of two dimensions is a function, points [n, 2] -> log density [n], and draws
@@ -169,6 +174,7 @@ def _name_classes(axes, points, labels, size: float) -> None:
     axes.legend(title="label", markerscale=10 / size**0.5, **beside)
 
 
+@ALIKE
 def learning_curves(path: Path, records: list[dict], unit: str) -> Figure:
     """Distortion + rate, and each, of training and validation against the epoch. The
     first epoch, which is far from the others, sets no limits."""
@@ -200,6 +206,7 @@ def learning_curves(path: Path, records: list[dict], unit: str) -> Figure:
     return _save(figure, path)
 
 
+@ALIKE
 def comparison(path: Path, loss: str, models: dict) -> Figure:
     """Of models {name: (means, one a seed; paired difference from the first, and its
     standard error)}: the means, and the differences with twice their error."""

@@ -1,5 +1,6 @@
 from functools import partial
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex, to_rgb
@@ -10,6 +11,17 @@ from matplotlib.image import imread
 from core.show import figures
 
 RANDOM = np.random.default_rng(0)
+
+
+def test_a_users_style_changes_no_picture(tmp_path):
+    """Nor ends one, as where it asks for LaTeX, and there is none."""
+    rows = [np.eye(28)[None]]
+    figures.image_rows(tmp_path / "plain.png", "a title", rows)
+    with matplotlib.rc_context({"text.usetex": True, "font.size": 40}):
+        figures.image_rows(tmp_path / "styled.png", "a title", rows)
+        assert matplotlib.rcParams["font.size"] == 40
+    plain, styled = (tmp_path / f"{n}.png" for n in ("plain", "styled"))
+    assert plain.read_bytes() == styled.read_bytes()
 
 
 def test_tile_puts_rows_below_rows_dark_on_light():
