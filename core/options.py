@@ -76,16 +76,15 @@ def switch(default: bool, help: str):
 
 def folder(default: str, help: str, without="*?[]\\"):
     """A folder's name; none at all, if that is the default. Only a slip can have meant
-    a swallowed flag, a URL, the home of nobody, or what is `without`, which TensorFlow
-    would take for a pattern."""
+    a swallowed flag, a URL, the home of nobody, quotes around it, or what is `without`,
+    which TensorFlow would take for a pattern."""
 
     def works(name):
         if type(name) is not str or default and not name:
             return False
         whole = os.path.expanduser(name)
-        slip = (
-            name.startswith(("-", "'", '"')) or "://" in name or whole.startswith("~")
-        )
+        slip = name.startswith("-") or "://" in name or whole.startswith("~")
+        slip |= name[:1] in ("'", '"') and name[:1] == name[-1:]  # in a flagfile
         slip |= any("\ud800" <= c <= "\udfff" for c in name)  # a byte of no UTF-8
         return not slip and not set(whole) & {"\0", *without}
 

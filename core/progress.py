@@ -40,12 +40,17 @@ class _Bar(tqdm.tqdm):
     said = math.inf  # when the last line was; never, where none are wanted
     postfix = ""
 
+    def spoken(self):
+        """A line has just been said: none is due for a while."""
+        self.said = max(self.said, time.monotonic())  # never stays never
+
     def update(self, n=1):
         if not self.disable:
             return super().update(n)
         self.n += n
         if time.monotonic() > self.said + QUIET:
-            self.said, of = time.monotonic(), f" of {self.total or 0:,}"
+            self.spoken()
+            of = f" of {self.total or 0:,}"
             line = f"{self.n:,}{of * bool(self.total)} {self.unit}, {self.postfix}"
             say(f"{self.desc.removesuffix(': ')}: {line.removesuffix(', ')}")
 

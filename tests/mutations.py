@@ -50,7 +50,7 @@ os.fsync(file.fileno()) ~> pass
 os.fsync(file.fileno()) ~> pass
 # loop.py tests/test_resume.py
 folder.add_epoch(record) ~> folder.save(done, seconds), folder.add_epoch(record)
-if due or done == total or stop.signal ~> if due or stop.signal
+if due or done == total or stopping ~> if due or stopping
 # core/data/datasets.py tests/evaluation/test_record.py
 return Split(pixels, labels) ~> return Split(pixels, labels[::-1])
 # core/evaluation/likelihood.py tests/evaluation/test_likelihood.py

@@ -134,7 +134,8 @@ def test_a_folder_beyond_a_link_is_the_one_that_the_system_means(tmp_path, monke
 
 def test_quotes_that_a_shell_did_not_take_away_are_a_slip():
     works = options.folder("a", "h").metadata["works"]
-    assert not works('"a b"') and not works("'a'") and works("it's")
+    assert not works('"a b"') and not works("'a'") and not works("'")
+    assert works("it's") and works("'s-Gravenhage")
 
 
 def test_a_folder_to_start_from_is_found_in_a_folder_with_a_patterns_letters(

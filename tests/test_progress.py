@@ -202,7 +202,11 @@ def test_without_a_terminal_there_is_a_line_now_and_then(capsys, monkeypatch):
     with Screen(0, 900) as screen:
         now[0] += 31
         screen.show(3, 450, [1.5, 1.25, 0.25])
-    said = "epoch 3: 450 of 900 steps, loss=1.5, distortion=1.2, rate=0.2\n"
+        now[0] += 29
+        screen.say("epoch 3")
+        now[0] += 2
+        screen.show(4, 460, [1.5, 1.25, 0.25])
+    said = "epoch 3: 450 of 900 steps, loss=1.5, distortion=1.2, rate=0.2\nepoch 3\n"
     assert capsys.readouterr() == (said, "")
     with progress.bar(None, "B", "file") as bar:
         now[0] += 31

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from tests import mutations
 from tests.conftest import ROOT, program
 
 # Imports go down only: from a later part of core to an earlier one, or within one.
@@ -371,3 +372,11 @@ def test_names_of_tests_depend_on_nothing_but_their_files():
         collected.append(process.communicate(timeout=120)[0].split("\n\n")[0])
         time.sleep(1)  # a gzip header has the second in it
     assert collected[0] == collected[1] and collected[0].count("::") > 500
+
+
+def test_every_seeded_bug_has_its_place():
+    """One whose line has changed would be seeded nowhere, and seen by nobody."""
+    lost = [
+        b[2] for b in mutations.bugs() if (ROOT / b[0]).read_text().count(b[2]) != 1
+    ]
+    assert not lost

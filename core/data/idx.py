@@ -84,10 +84,10 @@ def _read_idx(path: Path, axes: int) -> np.ndarray:
             size = math.prod(shape)
             possible = size <= 100 * (path.stat().st_size + 2**20)
             body = file.read(size + 1) if possible else b""
-    except gzip.BadGzipFile as error:
-        raise UserError(f"{path}: {error}: take .gz off, if it was unpacked") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+        unpacked = ": take .gz off, if it was unpacked"
+        hint = unpacked * str(error).startswith("Not a gzipped file")
+        raise UserError(f"{path}: cannot be read ({error}){hint}") from error
     if len(body) != size:
         raise UserError(
             f"{path}: expected {size} bytes after the header, got "

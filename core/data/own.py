@@ -44,8 +44,9 @@ def _of_array(path: str) -> np.ndarray:
     if images.shape[1:] == (SIDE, SIDE) and (grey or floats):
         return np.array(images) if grey else np.rint(255 * images).astype(np.uint8)
     converts = ""
-    real = images.dtype.kind in "biuf" and images.size == len(images) * SIDE**2
-    if real and -np.inf < low < high < np.inf:
+    kind, pixels = images.dtype.kind, len(images) * SIDE**2
+    real = kind in "buf" or kind == "i" and low >= 0  # others may wrap around
+    if real and images.size == pixels and -np.inf < low < high < np.inf:
         shifted = "(images - images.min()) / np.ptp(images)"
         converts = TO_ARRAY.format(shifted if low < 0 else "images / images.max()")
     raise UserError(

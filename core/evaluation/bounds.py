@@ -1,7 +1,8 @@
 """-ELBO, its parts and the posterior means of images that were not trained on.
 
 All noise is a function of (seed, split, chunk of images): the first N images of a set
-get the same numbers whether more are evaluated or not.
+get the same numbers whether more are evaluated or not. For a user's own images it is a
+function of the seed alone.
 """
 
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from core import numerics, rng
 from core.data import batches, datasets
 from core.model import terms
 
-ESTIMATE_SAMPLES = 10  # of z an image, where its KL is estimated; else 1
+ESTIMATE_SAMPLES = 10  # of z an image, where its KL is estimated, or it is one's own
 ACTIVE_VARIANCE = 0.01
 
 

@@ -44,7 +44,7 @@ def expect_comparable(data, vaes: dict) -> None:
         if other.record["sha256"] != data.record["sha256"]:
             raise UserError(
                 f"--runs: {name} was trained on other data ({other.record['name']}, "
-                f"not this {data.record['name']}): leave it out"
+                f"not this {data.record['name']}): name others, or none by --runs="
             )
 
 

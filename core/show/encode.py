@@ -19,7 +19,8 @@ from core.show import gallery
 @numerics.full_precision()
 def encode(model, weights, data, folder, run_settings, settings) -> None:
     """Write the latents of the images that `settings.Show` names, as .npz in the run's
-    folder: mean and log variance of q(z|x) [N, D], names, distortion and rate [N]."""
+    folder: mean and log variance of q(z|x) [N, D], names, distortion and rate [N], the
+    means of ten draws of z by the same noise for each image."""
     del data  # a trained model needs none
     seed, digit = run_settings.seed, settings.digit
     if model.conditional and digit < 0:

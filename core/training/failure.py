@@ -26,7 +26,10 @@ def expect_finite(numbers, state, squares, settings, folder) -> None:
     rate, step = settings.learning_rate, int(state.step)
     advice = folder.how_to_go_on(f"--learning_rate={rate / 10:g}")
     if step == 1 and not np.all(np.isfinite(squares)):
-        advice = "No rate has changed a weight yet: look at the data, and at --beta"
+        advice = (
+            "No rate has changed a weight yet: look at the data, at --beta, and at "
+        )
+        advice += "a formula of your own"
     raise UserError(
         f"the loss, or what it left behind, is not finite at step {step}, with "
         f"--learning_rate={rate:g}; {what}. {advice}"

@@ -111,7 +111,7 @@ DAMAGED_GZ = {"no gzip": b"no gzip", "cut": gzip.compress(idx_bytes(BLANK))[:-20
 def test_load_refuses_a_damaged_gz(tmp_path, digits, content):
     folder = write_idx_folder(tmp_path, *digits, gz=True)
     (folder / f"{IMAGES}.gz").write_bytes(content)
-    reason = "cannot be read.*ended before|a gzipped file .*: take .gz off"
+    reason = r"cannot be read \(.*ended before.*\)$|a gzipped file .*: take .gz off"
     with pytest.raises(UserError, match=reason) as error:
         idx.load(folder)
     expect_short(error, tmp_path)

@@ -71,6 +71,20 @@ def test_evaluation_agrees_with_numpy_in_float64(split, monkeypatch, chunk):
     np.testing.assert_allclose(bounds.encode(model, params, split), mean, atol=1e-5)
 
 
+def test_own_images_are_seen_through_ten_draws_of_the_same_noise(split, monkeypatch):
+    """Each image, in each chunk."""
+    monkeypatch.setattr(numerics, "CHUNK", 160)
+    model, params = new(ONE)
+    weights, x = float64(params), split.pixels.numpy().astype(np.float64)
+    mean, log_var = np.split(net(weights["encoder"], x), 2, axis=1)
+    key = rng.fold(rng.key(5, rng.Stream.EVALUATE, 7), 0)
+    noise = rng.normal(key, [10, 1, 3]).numpy()
+    logits = net(weights["decoder"], mean + np.exp(log_var / 2) * noise)
+    distortion = np.sum(np.logaddexp(0, logits) - x * logits, axis=2).mean(axis=0)
+    found = bounds.evaluate(model, params, split, "own", 5)
+    np.testing.assert_allclose(found.images["distortion"], distortion, rtol=1e-5)
+
+
 def test_the_noise_is_of_the_seed_and_the_split(split):
     model, params = new(ONE)
 

@@ -135,3 +135,18 @@ def test_signals_wait_for_the_end_of_an_epoch(tmp_path, data):
             assert stop.deferred
             state.step.assign_add(3)
     assert not stop.deferred
+
+
+def test_a_signal_as_the_last_epoch_ends_is_not_lost(tmp_path, data, capsys):
+    class Late(NoStop):
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if name == "deferred" and not value:
+                self.asked = 15
+
+    asked = Settings(Run(run_dir=str(tmp_path / "run")), training=Training(1, 100))
+    with RunFolder(asked.run) as folder:
+        state = make()
+        for _ in steps.epochs(folder, state, data, asked, Late()):
+            state.step.assign_add(3)
+    assert "Stopped. The checkpoint of step" in capsys.readouterr().out
