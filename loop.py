@@ -63,12 +63,14 @@ def main(argv) -> int:
     return 128 + stop.asked if stop.asked else 0
 
 
-def run(asked, typed=frozenset(), stop=None) -> None:
+def run(asked, typed=None, stop=None) -> None:
     """One run of the program in the mode of the `Settings` that are `asked` for.
 
-    `typed` are the names of those that a user gave: modes other than training take the
-    run's own for all others.
+    `typed` are the names of those that a user gave, by default those that the mode uses
+    and that are not as by default; modes other than training take the run's own for all
+    others.
     """
+    typed = consistency.given(asked) if typed is None else typed
     if asked.run.mode == "compare":
         return comparison.compare(asked)
     stop = stop or process.NoStop()

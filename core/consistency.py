@@ -36,7 +36,7 @@ def check(settings: Settings, typed=frozenset()) -> None:
 
 def _contradictions(settings: Settings, typed) -> dict:
     """{reason: whether it holds}."""
-    run, data, model, _, loss, _, evaluation, show = settings
+    run, data, model, _, loss, adam, evaluation, show = settings
     iwae, grey = loss.objective == "iwae", data.binarization == "none"
     stl, dreg = loss.estimator == "stl", loss.estimator == "dreg"
     conv = model.architecture == "conv"
@@ -53,6 +53,8 @@ def _contradictions(settings: Settings, typed) -> dict:
         ),
         "--bfloat16 is of dense networks: leave it out": bfloat16 and conv,
         "--bfloat16 needs XLA: leave out --nojit": bfloat16 and not run.jit,
+        "--weight_decay times --learning_rate is what a step takes of a weight: give "
+        "less than 1 of it": adam.weight_decay * adam.learning_rate >= 1,
         "--estimator=stl is biased for the IWAE bound: use dreg": stl and iwae,
         "--estimator=dreg is of iwae: for the elbo, use stl": dreg and not iwae,
         "--estimator=dreg is derived for the unweighted bound: leave out "
@@ -112,6 +114,15 @@ def _of_replicas(run, free_bits: float) -> dict:
         "--free_bits need the mean over the whole batch: leave out --devices, "
         "--workers": free_bits and (several or run.devices),
     }
+
+
+def given(asked: Settings) -> set[str]:
+    """The names of settings that must have been given: what the mode uses of those that
+    are not as by default. None for training, which states every setting."""
+    if asked.run.mode == "train":
+        return set()
+    values, plain = values_of(asked), values_of(Settings())
+    return {n for n in settings_of.used_by(asked.run.mode) if values[n] != plain[n]}
 
 
 def going_on(past: Settings | None, asked: Settings, typed: set[str]) -> Settings:

@@ -16,6 +16,14 @@ def option(default, help: str, expected: str, works, choices=(), form=""):
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def plain(value):
+    """A value as the command line would give it, of what Python may have instead: a
+    NumPy number, or a `Path`."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if hasattr(value, "dtype") and value.ndim == 0 else value
+
+
 def _between(value, low, high, types=(int, float)) -> bool:
     return type(value) in types and low <= value <= high
 

@@ -24,7 +24,8 @@ def _record(cls):
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value = options.plain(getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
             if not field.metadata["works"](value):
                 raise refusal(field.name, value)
             if field.name in FOLDERS:

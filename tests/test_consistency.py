@@ -48,6 +48,7 @@ MEANINGLESS = [  # but harmless, if it is a default
 ]
 PAIR = {"workers": "a:1,b:2"}
 CONTRADICTIONS = [
+    ({"weight_decay": 500.0}, "give less than 1 of it"),
     (IWAE | {"estimator": "stl"}, "biased for the IWAE bound: use dreg"),
     ({"estimator": "dreg"}, "for the elbo, use stl"),
     (DREG | {"warmup_epochs": 2}, "the unweighted bound"),

@@ -335,6 +335,24 @@ def test_an_epoch_in_which_the_process_was_stopped_says_so(small, capsys):
     assert line.startswith("epoch 1/2")
 
 
+# --- From Python ----------------------------------------------------------------------
+
+
+def test_what_python_asks_of_a_trained_run_is_done(trained, capsys):
+    """The run's own count for all else, as on the command line."""
+    folder, digits = trained["run_dir"], Path(trained["run_dir"], "figures")
+    show = settings_of.Show(num_images=np.int64(3), temperature=0.5)
+    asked = settings_of.Run(mode="generate", run_dir=Path(folder), seed=5)
+    loop.run(settings_of.Settings(asked, show=show))
+    (made,) = digits.glob("generated_3_temperature0.5_seed5_step30.npy")
+    assert np.load(made).shape == (3, 28, 28)
+    evaluation = settings_of.Evaluation(importance_samples=3, evaluation_images=20)
+    asked = settings_of.Run(mode="evaluate", run_dir=folder, figures=False)
+    loop.run(settings_of.Settings(asked, evaluation=evaluation))
+    assert "20 of 60 test images" in (said := capsys.readouterr().out)
+    assert "(3 importance samples)" in said
+
+
 # --- Evaluation -----------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,6 +131,16 @@ def test_a_folder_beyond_a_link_is_the_one_that_the_system_means(tmp_path, monke
     field.name = "run_dir"
     assert options.as_folder(field, "link/../c") == str(tmp_path / "a" / "c")
     assert options.as_folder(field, "link/d") == "link/d"
+
+
+def test_pythons_own_values_are_as_those_of_the_command_line():
+    for value in (np.float64(0.5), np.int64(3), Path("a/b"), "a", True, 3, 0.5, (1, 2)):
+        found = options.plain(value)
+        assert found == (str(value) if isinstance(value, Path) else value)
+        assert type(found) in (float, int, str, bool, tuple)
+    assert type(options.plain(np.bool_(True))) is bool
+    array = np.ones(3)
+    assert options.plain(array) is array  # to be refused
 
 
 def test_quotes_that_a_shell_did_not_take_away_are_a_slip():

@@ -137,7 +137,8 @@ class RunFolder(contextlib.ExitStack):
             versions, before = program.versions(), self.start.get("start_step")
             origin = start.load(flags["start_from"], self._state, before)
         else:
-            versions, origin = self.recorded["versions"], self.start
+            versions = program.with_these(self.recorded["versions"])
+            origin = self.start
         self.recorded = {"flags": flags, "versions": versions, "dataset": dataset}
         self.recorded["start"] = origin
         config.write(self.path, self.recorded)

@@ -44,10 +44,21 @@ def versions() -> dict:
 
 def remarks(made_with: dict) -> list[str]:
     """What made a run and is not what goes on with it, each in a line."""
-    here = versions()
-    return [
-        f"This run was begun with {what} {made_with.get(name, 'unknown')}: with "
-        f"{here[name]} it goes on, but equal bits are promised for the same alone."
-        for name, what in WHAT.items()
-        if made_with.get(name, "unknown") != here[name]
-    ]
+    here, lines = versions(), []
+    for name, what in WHAT.items():
+        before = made_with.get(name, "unknown")
+        if before.split(", ")[-1] != here[name]:
+            lines.append(
+                f"This run was begun with {what} {before}: with {here[name]} it goes "
+                "on, but equal bits are promised for the same alone."
+            )
+    return lines
+
+
+def with_these(made_with: dict) -> dict:
+    """The `versions` that made a run, one after the other, and now these."""
+    found = {}
+    for name, here in versions().items():
+        before = made_with.get(name, "unknown").split(", ")
+        found[name] = ", ".join([*before, *[here] * (before[-1] != here)])
+    return found

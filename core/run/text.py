@@ -175,9 +175,9 @@ def _kl_by_unit(kl_per_dim: list, latent_dims) -> dict:
 def _trained(record: dict, seconds: float) -> str:
     epoch, beta = record["epoch"], record["beta"]
     last = record.get("kl_weight", beta)
-    text = (
-        f"{epoch} epoch{'s' * (epoch != 1)}, {record['step']:,} steps, {seconds:.1f} s"
-    )
+    step = record["step"]
+    text = f"{epoch} epoch{'s' * (epoch != 1)}, {step:,} step{'s' * (step != 1)}, "
+    text += f"{seconds:.1f} s"
     text += f", KL weight only {last:.3g} at the end" * (last < 0.999 * beta)
     if "start_from" in record:
         text += f", from the weights of {record['start_from']} after "

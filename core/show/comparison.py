@@ -32,8 +32,11 @@ def compare(settings) -> None:
     as a picture, to the folder of the first. UserError: they cannot be compared."""
     names, asked = settings.show.runs.split(","), settings.evaluation
     seed, kind = settings.run.seed, asked.evaluation_split
-    if len({Path(name).resolve() for name in names}) < max(2, len(names)):
-        raise UserError("--runs: expected folders, two or more, joined by commas")
+    folders = {Path(name).expanduser().resolve() for name in names}
+    if len(folders) < max(2, len(names)):
+        raise UserError(
+            "--runs: expected folders, two or more, each once, joined by commas"
+        )
     found = [entry(name, asked, seed) for name in names]
     expect_comparable(found, asked, seed)
     models, count = by_model(found), len(found[0].losses["rate"])
@@ -101,7 +104,12 @@ def by_model(found: list[Entry]) -> list[list[Entry]]:
     models = {}
     for each in found:
         key = tuple(each.made[name] for name in SHAPING)
-        models.setdefault(key, []).append(each)
+        group = models.setdefault(key, [])
+        for other in group:
+            if other.made["seed"] == each.made["seed"]:
+                same = f"{other.name} and {each.name}"
+                raise UserError(f"{same} are one model of one seed: leave one out")
+        group.append(each)
     return [*models.values()]
 
 
@@ -132,4 +140,5 @@ def table(models) -> str:
             row.append(f"{np.mean(means):.2f}{spread}")
             pairs.append(f"{paired:+.2f} +- {error or 0:.2f}" * (model is not first))
         rows.append(row + pairs)
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    cells = ([" ".join(c.replace("|", r"\|").split()) for c in row] for row in rows)
+    return "".join(f"| {' | '.join(row)} |\n" for row in cells)

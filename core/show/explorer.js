@@ -226,7 +226,9 @@ function listen(paper, where, move, press) {
 
 // --- The map: two dimensions of a layer, or one, with the labels upwards -------------
 
-const color = (label) => page.colors[label % page.colors.length];
+const classes = [...new Set(page.labels)].sort((a, b) => a - b);
+const color = (label) => (classes.length <= 10 ? page.colors[label % 10] :
+  `hsl(${360 * classes.indexOf(label) / classes.length} 70% 45%)`);
 let spans = []; // [low, high] of both axes
 const shown = (z, label = 4.5) => [z[state.dims[0]], z[state.dims[1]] ?? label];
 const place = (z, label) => shown(z, label).map((v, axis) => { // in the drawing's units
@@ -253,12 +255,13 @@ function paintMap() {
 }
 
 const GRID = 300; // cells a side
-function density(mixture) { // at each cell, up to a factor
+function density(mixture, cells_wide = 0) { // at each cell, up to a factor
   const cells = new Float32Array(GRID * GRID);
   for (const { mean, log_var, logit } of mixture) {
     const [across, up] = spans.map(([low, high], axis) => range(GRID).map((i) => {
       const v = low + ((i + 0.5) / GRID) * (high - low), d = state.dims[axis];
-      const of = { mean: [mean[d]], log_var: [log_var[d]] };
+      const cell = cells_wide * (high - low) / GRID; // else it may lie between two
+      const of = { mean: [mean[d]], log_var: [Math.log(Math.exp(log_var[d]) + cell ** 2)] };
       return axis in state.dims ? Math.exp(logNormal([v], of)) : 1;
     }));
     up.forEach((v, j) => {
@@ -268,19 +271,25 @@ function density(mixture) { // at each cell, up to a factor
   }
   return cells;
 }
+function levels(mixture, draws) { // those of which 50, 90 and 99 % of the draws lie within
+  const flat = mixture.map(({ mean, log_var, logit }) => ({ logit: logit ?? 0,
+    mean: state.dims.map((d) => mean[d]), log_var: state.dims.map((d) => log_var[d]) }));
+  const falling = Float64Array.from(draws, (z) => sum(flat.map((part) =>
+    Math.exp(part.logit + logNormal(state.dims.map((d) => z[d]), part))))).sort().reverse();
+  return [0.5, 0.9, 0.99].map((share) => falling[Math.ceil(share * draws.length) - 1]);
+}
 function paintDensities(q) {
-  const draws = range(state.layer < depth - 1 ? page.draws.shape[0] : 0);
-  const below = draws.map((i) => lower(row(page.draws, i), state.y));
-  const prior = density(draws.length ? below : parts), images = density(q);
-  const falling = prior.slice().sort().reverse();
-  const levels = [0.5, 0.9, 0.99].map((share) => {
-    let rest = share * sum(prior);
-    return falling.find((each) => (rest -= each) <= 0);
-  });
-  const rank = Array.from(prior, (each) => sum(levels.map((level) => each >= level)));
+  let draws = range(page.draws.shape[0]).map((i) => row(page.draws, i)), of = parts;
+  if (state.layer < depth - 1) {
+    of = draws.map((z_2) => lower(z_2, state.y));
+    draws = of.map((part) => draw(part, part.mean.map(normal)));
+  }
+  const prior = density(of), images = density(q, 1), least = levels(of, draws);
+  const rank = Array.from(prior, (each) => sum(least.map((level) => each >= level)));
   const picture = new ImageData(GRID, GRID), densest = most(images);
   images.forEach((each, i) => {
-    const line = [i + 1, i + GRID].some((next) => rank[i] !== (rank[next] ?? rank[i]));
+    const near = (i + 1) % GRID ? [i + 1, i + GRID] : [i + GRID];
+    const line = near.some((next) => rank[i] !== (rank[next] ?? rank[i]));
     const shade = line ? 255 : 200 * (each / densest) ** 0.4;
     picture.data.set([110, 120, 140, shade], 4 * i);
   });
@@ -401,7 +410,6 @@ $("classes").onclick = ({ target }) => {
   paintEnds();
 };
 
-const classes = [...new Set(page.labels)].sort((a, b) => a - b);
 html("classes", range(10).map((c) => `<button value="${c}">${c}</button>`));
 html("layer", range(depth).reverse().map((i) => `<option value="${i}">${i + 1}`));
 html("legend", classes.map((c) => `<li style="--color: ${color(c)}">${c}`));

@@ -151,13 +151,13 @@ def generate(model, weights, data, folder, run_settings, settings) -> None:
     """Digits as `settings.Show` asks, as a picture and as an array: from the prior, at
     a point, or between two images of `data`, which nothing else needs."""
     count, digit, seed = settings.num_images, settings.digit, run_settings.seed
-    expect_class(model, folder, digit)
+    seen = expect_class(model, folder, digit)
     if settings.z or settings.interpolate:
         name, *chosen = points(model, weights, data, settings, seed)
         return _keep(folder, name, decode(model, weights, *chosen))
     key, shown = rng.key(seed, rng.Stream.SAMPLE, 1), []
     scale = noise_scale(model, settings.temperature)
-    classes, kind, given = range(CLASSES), "", ""
+    classes, kind, given = seen, "", ""
     if digit >= 0:
         classes, kind, given = [digit], f"_digit{digit}", f", given {digit}"
     if settings.temperature != 1:
@@ -175,7 +175,7 @@ def generate(model, weights, data, folder, run_settings, settings) -> None:
             file.write(digits.astype("<f4").tobytes())
             bar.update(len(digits))
             shown = [*shown, *digits][:PICTURED]
-    columns = CLASSES if model.conditional else math.ceil(math.sqrt(len(shown)))
+    columns = len(seen) if model.conditional else math.ceil(math.sqrt(len(shown)))
     title = f"Pixel means of {len(shown)} samples from the prior{given}"
     rows = [shown[i : i + columns] for i in range(0, len(shown), columns)]
     _picture(path, count, title, rows)
@@ -195,9 +195,9 @@ def _picture(path: Path, count: int, title: str, rows) -> None:
     say(f"Picture{some}: {path}.png")
 
 
-def expect_class(model, folder, digit: int) -> None:
-    """Raise UserError if a conditional model was not trained on class `digit`; for -1,
-    say on which it was, if not on all."""
+def expect_class(model, folder, digit: int) -> list[int]:
+    """The classes that the run was trained on. Raise UserError if a conditional model
+    was not trained on class `digit`; for -1, say on which it was, if not on all."""
     seen = folder.recorded["dataset"].get("classes", range(CLASSES))
     if model.conditional and len(seen) < CLASSES:
         names = ", ".join(map(str, seen))
@@ -208,6 +208,7 @@ def expect_class(model, folder, digit: int) -> None:
                 f"--digit={digit}: the run was trained on the classes {names} alone: "
                 "choose one of them"
             )
+    return seen if model.conditional else range(CLASSES)
 
 
 def noise_scale(model, temperature: float) -> np.ndarray:

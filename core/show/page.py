@@ -2,6 +2,7 @@
 
 import base64
 import math
+import shlex
 import string
 import tempfile
 from functools import partial
@@ -29,7 +30,8 @@ def make(model, weights, data, folder, run_settings, settings) -> None:
     classes = [f"manifold_{label}.png" for label in range(CLASSES)]  # samples tell it
     say("Drawing the page")
     run = settings_of.from_record(folder.recorded["flags"], str(folder.path))
-    about = f"A variational autoencoder, trained for {folder.epoch} epochs."
+    epochs = f"{folder.epoch} epoch{'s' * (folder.epoch != 1)}"
+    about = f"A variational autoencoder, trained for {epochs}."
     plain, values = map(settings_of.values_of, (settings_of.Settings(), run))
     flags = consistency.differences("--{0}={2}", plain, plain, values)
     jit = numerics.compiles(model, run_settings)
@@ -40,7 +42,7 @@ def make(model, weights, data, folder, run_settings, settings) -> None:
     texts = {
         "title": escape(str(folder.path)),
         "about": escape(f"{about}\n{text.describe(run.model, run.objective, data)}"),
-        "command": escape(" ".join(["python loop.py", *flags])),
+        "command": escape(shlex.join(["python", "loop.py", *flags])),
         "numbers": "\n".join(f"<dt>{k}<dd>{escape(v)}" for k, v in lines.items()),
         "pictures": "\n".join(pictures),
         "versions": escape(

@@ -15,17 +15,20 @@ def expect_finite(numbers, state, squares, settings, folder) -> None:
     `squares` are the squared norms of the last step's gradients: they tell which went
     wrong. `settings` are `settings.Adam`; `folder` knows how to go on.
     """
-    if np.all(np.isfinite([*numbers])):
+    if _finite([*numbers]):
         return
+    formula, step = _finite(_half_squares(state)), int(state.step)
     what = "every gradient is finite, but the weights are ruined"
+    if formula:
+        what = "every gradient and weight is finite: look at the loss's formula"
     named = networks.named_variables(state.params)
     for (name, _), square in zip(named, squares.numpy(), strict=True):
         if not math.isfinite(square):
             what = f"the first variable whose gradient is not finite: {name}"
             break
-    rate, step = settings.learning_rate, int(state.step)
+    rate = settings.learning_rate
     advice = folder.how_to_go_on(f"--learning_rate={rate / 10:g}")
-    if step == 1 and not np.all(np.isfinite(squares)):
+    if step == 1 and (formula or not _finite(squares)):
         advice = (
             "No rate has changed a weight yet: look at the data, at --beta, and at "
         )
@@ -36,7 +39,14 @@ def expect_finite(numbers, state, squares, settings, folder) -> None:
     )
 
 
+def _finite(numbers) -> bool:
+    return bool(np.all(np.isfinite(numbers)))
+
+
+def _half_squares(state) -> list:
+    return [tf.nn.l2_loss(p) for p in tf.nest.flatten(state.params)]
+
+
 def expect_finite_weights(state, squares, settings, folder) -> None:
     """Raise UserError, as `expect_finite`, if a weight or its square is not finite."""
-    half_squares = map(tf.nn.l2_loss, tf.nest.flatten(state.params))
-    expect_finite(half_squares, state, squares, settings, folder)
+    expect_finite(_half_squares(state), state, squares, settings, folder)

@@ -236,8 +236,13 @@ def test_what_a_run_was_begun_with_stays_and_its_flags_are_the_last_ones(run_dir
         train(folder, state, (3,))
     found = config.read(run_dir)
     assert found["flags"]["epochs"] == 99
-    for name in ("versions", "start", "dataset"):
+    for name in ("start", "dataset"):
         assert found[name] == recorded[name]
+    both = {"tensorflow": f"2.0.0, {tf.__version__}"}  # made it, one after the other
+    assert found["versions"] == recorded["versions"] | both
+    with opened(run_dir) as folder:
+        train(folder, begin(folder, epochs=99), (4,))
+    assert config.read(run_dir)["versions"] == found["versions"]
 
 
 def test_a_damaged_first_checkpoint_begins_the_run_anew(tmp_path):

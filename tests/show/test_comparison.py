@@ -215,6 +215,19 @@ def test_a_single_run_is_not_compared(runs, names):
         compare(names.format(one=runs["one"]))
 
 
+def test_a_copy_of_a_run_is_no_other_seed(runs, tmp_path):
+    copied = shutil.copytree(runs["one"], tmp_path / "copied")
+    with pytest.raises(UserError, match="one and .*copied are one model of one seed"):
+        compare(runs["one"], copied)
+
+
+def test_a_folders_name_does_not_break_the_table(runs, tmp_path):
+    strange = shutil.move(runs["beta"], tmp_path / "a|b\nc")
+    compare(runs["one"], strange)
+    *_, last = (runs["one"] / "comparison/table.md").read_text().splitlines()
+    assert last.startswith(f"| {tmp_path}/a\\|b c | ") and last.count(" | ") == 7
+
+
 def test_a_folder_without_a_run_is_named(runs, tmp_path):
     with pytest.raises(UserError, match="nowhere has no checkpoint"):
         compare(runs["one"], tmp_path / "nowhere")

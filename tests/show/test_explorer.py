@@ -490,6 +490,28 @@ def test_everything_can_be_done_without_a_mouse(visit, kind):
 
 
 @pytest.mark.slow
+def test_the_lines_hold_the_shares_of_the_prior_that_they_say(visit):
+    """However little of it the map shows; and no line joins its two sides."""
+    _, browser = visit("gelu")
+    found = """
+      const draws = range(page.draws.shape[0]).map((i) => row(page.draws, i));
+      return levels(parts, draws)"""
+    heights = ask(browser, found)
+    expected = [(1 - share) / (2 * np.pi) for share in (0.5, 0.9, 0.99)]
+    np.testing.assert_allclose(heights, expected, rtol=0.5)
+    ask(browser, "spans = [[0.5, 0.6], [0.5, 0.6]]")
+    assert ask(browser, found) == heights
+    shade = """
+      spans = [[-9, 0], [-9, 9]]; // where the prior is cut at the right
+      paintDensities([{ mean: Array(9).fill(-5), log_var: Array(9).fill(-30) }]);
+      const shown = $("shade").getContext("2d").getImageData(0, 0, 300, 300).data;
+      return list(shown).filter((_, i) => i % 4 === 3)"""
+    alpha = np.array(ask(browser, shade)).reshape(300, 300)
+    assert np.count_nonzero(alpha[:, -1] == 255) < 10
+    assert np.count_nonzero((alpha > 100) & (alpha < 255)) >= 1  # narrower than a cell
+
+
+@pytest.mark.slow
 def test_a_drawing_is_prepared_as_the_digits_were(visit):
     """Its box is scaled into 20x20, its center of mass is in the middle of 28x28."""
     from selenium.webdriver.common.action_chains import ActionChains

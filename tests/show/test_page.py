@@ -3,6 +3,7 @@ import html
 import io
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from core.data.datasets import Split
 from core.errors import UserError
 from core.evaluation.record import Evaluated
 from core.model.build import build
+from core.run import config
 from core.settings import Model
 from core.show import figures, gallery, page
 from tests.conftest import run
@@ -45,6 +47,9 @@ def made(two_epochs, data_dir, tmp_path_factory):
     """(the page of a small run, what was said, its folder); the name is for HTML."""
     folder = tmp_path_factory.mktemp("pages") / "<b> & \"q\" 'a' $x"
     shutil.copytree(two_epochs, folder)
+    recorded = config.read(folder)
+    recorded["flags"]["run_dir"] = str(folder)
+    config.write(folder, recorded)
     said, before = io.StringIO(), {path.name for path in folder.iterdir()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stdout", said)
@@ -87,6 +92,8 @@ def test_the_page_says_what_was_run(made):
     for flag in ("--hidden_sizes=8", "--learning_rate=0.001", "--ema_decay=0.9"):
         assert f" {flag}" in text
     assert " --beta=" not in text  # it is the default
+    (command,) = re.findall("python loop.py [^<]*", page)  # as a shell reads it
+    assert f"--run_dir={folder}" in shlex.split(html.unescape(command))
     recorded = json.loads((folder / "config.json").read_text())
     for name, version in recorded["versions"].items():
         assert f"{name} {version}" in text

@@ -48,6 +48,7 @@ def test_the_first_gradient_that_is_not_finite_is_named(state, number, place):
 
 
 def test_weights_can_be_ruined_while_every_gradient_is_finite(state):
+    state.params["decoder"]["b"].assign([math.inf])
     with pytest.raises(UserError, match="every gradient is finite, but the weights"):
         failure.expect_finite([math.nan], state, FINITE, ADAM, NoFolder())
 
@@ -59,7 +60,15 @@ def test_the_rate_is_not_blamed_for_the_gradient_of_the_first_step(state):
         UserError, match="decoder/w. No rate has .*: look .* of your own$"
     ):
         failure.expect_finite([math.nan], state, squares, ADAM, NoFolder())
+    state.params["decoder"]["b"].assign([math.inf])
     with pytest.raises(UserError, match="with --learning_rate=0.005$"):
+        failure.expect_finite([math.nan], state, FINITE, ADAM, NoFolder())
+
+
+@pytest.mark.parametrize("step, advice", [(1, "No rate has"), (7, "Train again")])
+def test_where_all_else_is_finite_it_is_the_formula(state, step, advice):
+    state.step.assign(step)
+    with pytest.raises(UserError, match=f"look at the loss's formula. {advice}"):
         failure.expect_finite([math.nan], state, FINITE, ADAM, NoFolder())
 
 
