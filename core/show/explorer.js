@@ -255,12 +255,12 @@ function paintMap() {
 }
 
 const GRID = 300; // cells a side
-function density(mixture, cells_wide = 0) { // at each cell, up to a factor
+function density(mixture, blur = 0) { // at each cell, up to a factor
   const cells = new Float32Array(GRID * GRID);
   for (const { mean, log_var, logit } of mixture) {
     const [across, up] = spans.map(([low, high], axis) => range(GRID).map((i) => {
       const v = low + ((i + 0.5) / GRID) * (high - low), d = state.dims[axis];
-      const cell = cells_wide * (high - low) / GRID; // else it may lie between two
+      const cell = blur * (high - low) / GRID; // else a narrow one may lie between two
       const of = { mean: [mean[d]], log_var: [Math.log(Math.exp(log_var[d]) + cell ** 2)] };
       return axis in state.dims ? Math.exp(logNormal([v], of)) : 1;
     }));
