@@ -258,6 +258,19 @@ def test_what_damaged_json_raises_is_known(content):
         json.loads(content).pop("sha256")
 
 
+def test_a_disk_that_does_not_answer_has_not_lost_a_file(tmp_path):
+    class Away:
+        def stat(self):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(OSError, match="Input/output error"):
+        files.identity(Away())
+    assert files.identity(tmp_path / "nothing") is None
+    (tmp_path / "file").write_text("")
+    assert files.identity(tmp_path / "file" / "in it") is None
+    assert files.identity(tmp_path / "file") == files.identity(tmp_path / "." / "file")
+
+
 def test_a_digest_is_of_the_whole_file(tmp_path):
     content = os.urandom(3 * 2**20 + 5)
     (tmp_path / "large").write_bytes(content)

@@ -544,17 +544,6 @@ def test_a_folder_that_is_lost_before_it_is_read_is_not_made_anew(
         assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_disk_that_does_not_answer_is_not_called_lost(tmp_path, monkeypatch):
-    def stat(path):
-        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-
-    with opened(tmp_path / "run") as folder:
-        begin(folder)
-        monkeypatch.setattr(Path, "stat", stat)
-        with pytest.raises(OSError, match="Input/output error"):
-            folder.expect_there()
-
-
 def test_a_folder_that_was_put_back_goes_on(tmp_path):
     path = tmp_path / "run"
     with opened(path) as folder:
