@@ -45,7 +45,7 @@ def measure(model, weights, data, folder, run_settings, settings):
     images = min(settings.evaluation_images or there, there)
     if images < there:
         labels = getattr(data, kind).labels[:images], data.train.labels
-        for remark in digits.of_classes(f"first {images:,} {kind}", *labels)[-1:]:
+        for remark in digits.of_classes(f"first {images:,} {kind}", *labels):
             say(remark)
     asked = {
         "split": kind,

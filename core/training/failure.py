@@ -29,10 +29,8 @@ def expect_finite(numbers, state, squares, settings, folder) -> None:
     rate = settings.learning_rate
     advice = folder.how_to_go_on(f"--learning_rate={rate / 10:g}")
     if step == 1 and (formula or not _finite(squares)):
-        advice = (
-            "No rate has changed a weight yet: look at the data, at --beta, and at "
-        )
-        advice += "a formula of your own"
+        advice = "No rate has changed a weight yet: look at the data, at --beta, "
+        advice += "and at a formula of your own"
     raise UserError(
         f"the loss, or what it left behind, is not finite at step {step}, with "
         f"--learning_rate={rate:g}; {what}. {advice}"
